@@ -1,0 +1,146 @@
+"""The dimensions of a Gemma model, as one frozen object that knows no framework.
+
+Turns the constructor arguments of a backbone into facts that follow from them: which
+layers attend locally, how the query is scaled, how many parameters there are. It
+refuses to know arrays, files and Keras, so that a plan or an error costs no import.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+AttentionKind = Literal["local", "global"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GemmaConfig:
+    """Dimensions and switches of Gemma 1 and 2, under KerasHub's names.
+
+    `intermediate_dim` is twice the feed-forward width, as in KerasHub's files: the
+    gate and the linear branch together. `ffw_dim` is the width of one branch.
+    """
+
+    vocabulary_size: int
+    num_layers: int
+    num_query_heads: int
+    num_key_value_heads: int
+    hidden_dim: int
+    intermediate_dim: int
+    head_dim: int
+    query_head_dim_normalize: bool = True
+    use_post_ffw_norm: bool = False
+    use_post_attention_norm: bool = False
+    attention_logit_soft_cap: float | None = None
+    final_logit_soft_cap: float | None = None
+    use_sliding_window_attention: bool = False
+    sliding_window_size: int = 4096
+    layer_norm_epsilon: float = 1e-6
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"{name} must be a positive integer, received {value!r}"
+                )
+        if self.num_query_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_query_heads ({self.num_query_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_key_value_heads})"
+            )
+        if self.intermediate_dim % 2:
+            raise ValueError(
+                "intermediate_dim is twice the feed-forward width and must be even, "
+                f"received {self.intermediate_dim}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(
+                f"head_dim must be even for rotary positions, received {self.head_dim}"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1), received {self.dropout!r}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> GemmaConfig:
+        """Build from a mapping that may hold other keys too, such as a file's."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
+
+    @property
+    def ffw_dim(self) -> int:
+        """Width of one feed-forward branch."""
+        return self.intermediate_dim // 2
+
+    @property
+    def query_scale(self) -> float:
+        """Factor on the query before its product with the keys.
+
+        Source: Gemma 2 report, section 2; 27B divides by hidden_dim / num_query_heads.
+        """
+        per_head = self.hidden_dim // self.num_query_heads
+        return (
+            float(self.head_dim if self.query_head_dim_normalize else per_head) ** -0.5
+        )
+
+    @property
+    def attention_pattern(self) -> tuple[AttentionKind, ...]:
+        """Kinds of attention in one period of layers, first layer first."""
+        return ("local", "global") if self.use_sliding_window_attention else ("global",)
+
+    def attention_kind(self, layer: int) -> AttentionKind:
+        """Return whether `layer` (from 0) attends within a window or globally."""
+        return self.attention_pattern[layer % len(self.attention_pattern)]
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Map every variable path to its shape, in the order of the Keras model."""
+        shapes = {"token_embedding/embeddings": (self.vocabulary_size, self.hidden_dim)}
+        for layer in range(self.num_layers):
+            for path, shape in self.block_shapes().items():
+                shapes[f"decoder_block_{layer}/{path}"] = shape
+        shapes["final_normalization/scale"] = (self.hidden_dim,)
+        return shapes
+
+    def block_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Map the variable paths of one decoder block to their shapes."""
+        hidden, heads = self.hidden_dim, self.num_query_heads
+        kv_heads, head = self.num_key_value_heads, self.head_dim
+        shapes: dict[str, tuple[int, ...]] = {"pre_attention_norm/scale": (hidden,)}
+        if self.use_post_attention_norm:
+            shapes["post_attention_norm/scale"] = (hidden,)
+        shapes["attention/query/kernel"] = (heads, hidden, head)
+        shapes["attention/key/kernel"] = (kv_heads, hidden, head)
+        shapes["attention/value/kernel"] = (kv_heads, hidden, head)
+        shapes["attention/attention_output/kernel"] = (heads, head, hidden)
+        shapes["pre_ffw_norm/scale"] = (hidden,)
+        if self.use_post_ffw_norm:
+            shapes["post_ffw_norm/scale"] = (hidden,)
+        shapes["ffw_gating/kernel"] = (hidden, self.ffw_dim)
+        shapes["ffw_gating_2/kernel"] = (hidden, self.ffw_dim)
+        shapes["ffw_linear/kernel"] = (self.ffw_dim, hidden)
+        return shapes
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters; the tied embedding counts once."""
+        total = 0
+        for shape in self.parameter_shapes().values():
+            size = 1
+            for dim in shape:
+                size *= dim
+            total += size
+        return total
+
+
+_POSITIVE = (
+    "vocabulary_size",
+    "num_layers",
+    "num_query_heads",
+    "num_key_value_heads",
+    "hidden_dim",
+    "intermediate_dim",
+    "head_dim",
+    "sliding_window_size",
+)
