@@ -1,0 +1,132 @@
+"""Files of a run's directory: whole or not at all, on disks and object stores."""
+
+import concurrent.futures
+import errno
+import os
+
+import fsspec
+import pytest
+from etils.epath import backend
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
+
+from trainer import storage
+from trainer.config.errors import StorageError
+
+
+class Bucket(MemoryFileSystem):
+    """An object store in memory that answers to gs://."""
+
+    protocol = ("gs", "gcs")
+    store = {}
+    pseudo_dirs = [""]
+
+    def __init__(self, finalize_on_close=True, **options):
+        super().__init__(**options)
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("gs://"))
+
+
+@pytest.fixture
+def bucket():
+    for protocol in Bucket.protocol:
+        fsspec.register_implementation(protocol, Bucket, clobber=True)
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    Bucket.store.clear()
+    Bucket.pseudo_dirs[:] = [""]
+    yield "gs://bucket/run"
+    for protocol in Bucket.protocol:
+        _registry.pop(protocol, None)
+    backend.fsspec_backend._get_filesystem.cache_clear()
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def root(request, tmp_path):
+    return tmp_path if request.param == "disk" else request.getfixturevalue("bucket")
+
+
+def test_what_is_written_is_read(root):
+    storage.write_json(f"{root}/a/facts.json", {"name": "Grüße", "step": 3})
+    assert storage.read_json(f"{root}/a/facts.json") == {"name": "Grüße", "step": 3}
+    assert storage.exists(f"{root}/a/facts.json")
+    assert storage.list_names(f"{root}/a") == ["facts.json"]
+
+
+def test_writing_again_replaces_the_whole_file(root):
+    storage.write_text(f"{root}/file", "a long content")
+    storage.write_text(f"{root}/file", "short")
+    assert storage.read_text(f"{root}/file") == "short"
+    assert storage.list_names(root) == ["file"]
+
+
+def test_only_the_first_creates(root):
+    assert storage.create(f"{root}/lock", b"first")
+    assert not storage.create(f"{root}/lock", b"second")
+    assert storage.read_bytes(f"{root}/lock") == b"first"
+
+
+def test_one_of_many_threads_creates(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        made = pool.map(lambda _: storage.create(tmp_path / "lock", b""), range(32))
+    assert sum(made) == 1
+
+
+def test_directories_go_up_and_files_come_down(root, tmp_path):
+    (tmp_path / "local" / "below").mkdir(parents=True)
+    (tmp_path / "local" / "below" / "weights").write_bytes(b"\x00\x01")
+    storage.upload(tmp_path / "local", f"{root}/artifacts")
+    storage.download(f"{root}/artifacts/below/weights", tmp_path / "back" / "weights")
+    assert (tmp_path / "back" / "weights").read_bytes() == b"\x00\x01"
+
+
+def test_removing_takes_files_directories_and_nothing(root):
+    storage.write_text(f"{root}/a/b/file", "")
+    storage.remove(f"{root}/a")
+    storage.remove(f"{root}/a")
+    assert not storage.exists(f"{root}/a/b/file")
+    assert storage.list_names(f"{root}/a") == []
+
+
+def test_a_mount_without_renames_is_written_by_copying(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.EPERM, "renames are not supported here")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    storage.write_text(tmp_path / "file", "content")
+    assert storage.read_text(tmp_path / "file") == "content"
+    assert storage.list_names(tmp_path) == ["file"]
+
+
+def test_a_missing_file_is_a_storage_error(root):
+    with pytest.raises(StorageError, match="a file that can be read") as caught:
+        storage.read_text(f"{root}/none")
+    assert caught.value.exit_code == 7
+    assert "check the path" in caught.value.fix
+
+
+def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="a place that can be written"):
+        storage.write_text(tmp_path / "file" / "below", "")
+
+
+def test_damaged_text_and_json_are_named(tmp_path):
+    (tmp_path / "facts.json").write_bytes(b'{"step": ')
+    with pytest.raises(StorageError, match="a damaged file"):
+        storage.read_json(tmp_path / "facts.json")
+    (tmp_path / "notes").write_bytes(b"\xff\xfe")
+    with pytest.raises(StorageError, match="UTF-8 text"):
+        storage.read_text(tmp_path / "notes")
+
+
+def test_gs_without_its_client_says_what_to_install():
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    try:
+        import gcsfs  # noqa: F401
+    except ImportError:
+        with pytest.raises(StorageError, match="pip install gcsfs"):
+            storage.read_text("gs://bucket/file")
+    else:
+        pytest.skip("gcsfs is installed")
