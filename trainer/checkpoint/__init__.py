@@ -1,0 +1,6 @@
+"""What a run needs to go on: arrays and position, kept with Orbax, proven on return."""
+
+from trainer.checkpoint.digest import digests
+from trainer.checkpoint.store import Store
+
+__all__ = ["Store", "digests"]
