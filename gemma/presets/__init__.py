@@ -1,0 +1,20 @@
+"""Presets: names, directories and handles, opened as facts and arrays.
+
+Knows the files of KerasHub and Hugging Face and nothing of Keras, JAX or devices.
+"""
+
+from gemma.presets.errors import PresetFileError
+from gemma.presets.opening import Preset, open_directory, open_preset
+from gemma.presets.source import WeightSource, check_whole
+from gemma.presets.table import BUILT_IN, BuiltIn
+
+__all__ = [
+    "BUILT_IN",
+    "BuiltIn",
+    "Preset",
+    "PresetFileError",
+    "WeightSource",
+    "check_whole",
+    "open_directory",
+    "open_preset",
+]

@@ -1,0 +1,153 @@
+"""HDF5 files from strangers, opened so that they can only be read as arrays.
+
+Turns a path into the plain datasets of the file, or into an error that names what the
+file is instead. It refuses links out of the file, virtual and external data, objects
+that occur twice and shapes without bytes behind them, and knows no layer's name.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Iterator
+
+import h5py
+import ml_dtypes
+import numpy as np
+
+from gemma.presets.errors import PresetFileError
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MAX_EXPANSION = 1000
+"""A compressed dataset may declare this many times the bytes that are stored."""
+_MAX_DEPTH = 16
+
+_FETCH = "fetch the file again from where it was published"
+
+
+def open_hdf5(path: pathlib.Path) -> h5py.File:
+    """Open a file for reading.
+
+    Raises:
+        PresetFileError: The file is missing, empty, cut off or something else.
+    """
+    check_signature(path, _SIGNATURE, kind="an HDF5 file")
+    try:
+        return h5py.File(path, mode="r")
+    except OSError as error:
+        raise PresetFileError(
+            path, expected="a whole HDF5 file", received=str(error), fix=_FETCH
+        ) from error
+
+
+def check_signature(path: pathlib.Path, signature: bytes, *, kind: str) -> None:
+    """Refuse a file that does not begin with `signature`, and say what it is.
+
+    Raises:
+        PresetFileError: Names a Git LFS pointer and a web page for what they are.
+    """
+    if not path.is_file():
+        raise PresetFileError(path, expected=kind, received="no file", fix=_FETCH)
+    with path.open("rb") as file:
+        head = file.read(256)
+    if signature and head.startswith(signature):
+        return
+    text = head.lstrip().lower()
+    if not head:
+        received, fix = "an empty file", _FETCH
+    elif head.startswith(b"version https://git-lfs"):
+        received, fix = "a Git LFS pointer", "run `git lfs pull` in its repository"
+    elif text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        received = "a web page"
+        fix = "log in and accept the licence, then fetch the file again"
+    elif not signature:
+        return
+    else:
+        received, fix = f"a file that begins with {head[:8]!r}", _FETCH
+    raise PresetFileError(path, expected=kind, received=received, fix=fix)
+
+
+def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Map the full name of every dataset to it, without reading any.
+
+    Raises:
+        PresetFileError: The file holds something that is no plain dataset.
+    """
+    return dict(_walk(file, file, "", {_address(file)}, 0))
+
+
+def native_dtype(dataset: h5py.Dataset) -> np.dtype:
+    """Return the dtype that reading gives; Keras stores bfloat16 as two raw bytes.
+
+    Raises:
+        PresetFileError: The dataset holds no numbers.
+    """
+    if dataset.attrs.get("dtype") == "bfloat16" and dataset.dtype.itemsize == 2:
+        return np.dtype(ml_dtypes.bfloat16)
+    if dataset.dtype.kind not in "fiu":
+        raise PresetFileError(
+            f"{dataset.file.filename}, {dataset.name}",
+            expected="floating point numbers",
+            received=f"dtype {dataset.dtype}",
+            fix=_FETCH,
+        )
+    return dataset.dtype.newbyteorder("=")
+
+
+def read_dataset(
+    dataset: h5py.Dataset, index: tuple[slice, ...] | None = None
+) -> np.ndarray:
+    """Read a dataset or a part of it in its native dtype."""
+    dtype = native_dtype(dataset)
+    values = np.asarray(dataset[() if index is None else index])
+    if values.dtype.kind == "V":
+        return values.view(dtype)
+    return values.astype(dtype, copy=False)
+
+
+def _walk(
+    file: h5py.File, group: h5py.Group, prefix: str, seen: set[int], depth: int
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    if depth > _MAX_DEPTH:
+        _refuse(file, prefix, f"groups more than {_MAX_DEPTH} deep")
+    for name in group:
+        full = f"{prefix}{name}"
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            _refuse(file, full, f"a {type(link).__name__}")
+        item = group[name]
+        address = _address(item)
+        if address in seen:
+            _refuse(file, full, "a second link to the same object")
+        seen.add(address)
+        if isinstance(item, h5py.Group):
+            yield from _walk(file, item, f"{full}/", seen, depth + 1)
+        elif isinstance(item, h5py.Dataset):
+            _check_dataset(file, full, item)
+            yield full, item
+        else:
+            _refuse(file, full, f"a {type(item).__name__}")
+
+
+def _check_dataset(file: h5py.File, name: str, dataset: h5py.Dataset) -> None:
+    if dataset.external:
+        _refuse(file, name, "data in another file")
+    if dataset.is_virtual:
+        _refuse(file, name, "a virtual dataset")
+    declared = math.prod(dataset.shape or (0,)) * dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size()
+    if declared > _MAX_EXPANSION * stored:
+        _refuse(file, name, f"{declared} bytes declared and {stored} stored")
+
+
+def _refuse(file: h5py.File, name: str, received: str) -> None:
+    raise PresetFileError(
+        f"{file.filename}, {name}",
+        expected="a group or a plain dataset",
+        received=received,
+        fix="use a file from a source that you trust",
+    )
+
+
+def _address(item: h5py.HLObject) -> int:
+    return int(h5py.h5o.get_info(item.id).addr)

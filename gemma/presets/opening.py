@@ -1,0 +1,173 @@
+"""One call for every way to name a preset.
+
+Turns a built-in name, a directory in KerasHub's or Hugging Face's form, or a handle
+into facts at once and into arrays on request. It refuses to build a model, and to
+download before weights or a vocabulary are asked for where the table has the facts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import pathlib
+from typing import Literal
+
+from etils import epath
+
+from gemma.config import GemmaConfig
+from gemma.presets import handles
+from gemma.presets.errors import PresetFileError
+from gemma.presets.hf_config import read_hf_config
+from gemma.presets.hf_weights import HuggingFaceWeights
+from gemma.presets.keras_config import (
+    CONFIG_FILE,
+    VOCABULARY_FILE,
+    read_config,
+    read_json,
+    read_sequence_length,
+)
+from gemma.presets.keras_weights import KerasWeights
+from gemma.presets.source import WeightSource
+from gemma.presets.table import BUILT_IN, BuiltIn
+
+PACKAGE_DIRECTORY = pathlib.Path(__file__).parent
+
+_HF_VOCABULARY_FILE = "tokenizer.model"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Facts about a preset, and the way to its arrays."""
+
+    name: str
+    """As it was asked for: a name, a handle or a directory."""
+    config: GemmaConfig
+    dtype: str
+    """Of the weights in the files: `float32` or `bfloat16`."""
+    form: Literal["keras", "hf", "table"]
+    """Of the directory; `table` where the weights have not been downloaded."""
+    directory: epath.Path | None = None
+    handle: str | None = None
+    sequence_length: int | None = None
+    """Of the preprocessor in the directory, where there is one."""
+    architecture: str = "gemma"
+
+    def weights(self) -> WeightSource:
+        """Open the arrays; a preset of the table is downloaded first.
+
+        Raises:
+            PresetFileError: The files are not exactly the model of `config`.
+        """
+        preset = self.downloaded()
+        if preset.form == "hf":
+            return HuggingFaceWeights(preset.directory, preset.config)
+        return KerasWeights(preset.directory, preset.config)
+
+    def vocabulary(self) -> bytes | None:
+        """Return the SentencePiece model, None where the directory has none."""
+        preset = self if self._has_vocabulary() else self.downloaded()
+        path = preset.directory / (
+            _HF_VOCABULARY_FILE if preset.form == "hf" else VOCABULARY_FILE
+        )
+        return path.read_bytes() if path.exists() else None
+
+    def downloaded(self) -> Preset:
+        """Return this preset with its files on this machine.
+
+        Raises:
+            PresetFileError: The download fails, or brings another model.
+        """
+        if self.form != "table":
+            return self
+        if self.handle is None:
+            raise PresetFileError(
+                self.name,
+                expected="weights in the package",
+                received=f"no {CONFIG_FILE} in {self.directory}",
+                fix="build the model with random weights",
+            )
+        found = open_directory(handles.download(self.handle), name=self.name)
+        if found.config != self.config:
+            raise PresetFileError(
+                self.handle,
+                expected=f"the dimensions of {self.name}: {self.config}",
+                received=found.config,
+                fix="pass the handle or directory itself as the preset",
+            )
+        return dataclasses.replace(found, handle=self.handle)
+
+    def _has_vocabulary(self) -> bool:
+        directory = self.directory
+        return directory is not None and (directory / VOCABULARY_FILE).exists()
+
+
+def open_preset(preset: str) -> Preset:
+    """Return the facts of a built-in name, a handle or a directory.
+
+    Raises:
+        PresetFileError: Nothing has this name, or what has it is no preset.
+    """
+    if preset in BUILT_IN:
+        return _open_built_in(BUILT_IN[preset])
+    if handles.is_handle(preset):
+        for known in BUILT_IN.values():
+            if known.handle == preset:
+                return dataclasses.replace(_open_built_in(known), name=preset)
+        found = open_directory(handles.download(preset), name=preset)
+        return dataclasses.replace(found, handle=preset)
+    directory = epath.Path(preset).expanduser()
+    if directory.is_dir():
+        return open_directory(directory)
+    near = difflib.get_close_matches(preset, BUILT_IN, n=3, cutoff=0.5)
+    raise PresetFileError(
+        "preset",
+        expected="a built-in name, a directory, or a kaggle:// or hf:// handle",
+        received=repr(preset),
+        fix=f"try {' or '.join(near)}" if near else f"names are {', '.join(BUILT_IN)}",
+    )
+
+
+def open_directory(directory: epath.Path, *, name: str | None = None) -> Preset:
+    """Return the facts of a directory in KerasHub's or Hugging Face's form.
+
+    Raises:
+        PresetFileError: Its `config.json` is missing, of neither form or unsupported.
+    """
+    path = directory / CONFIG_FILE
+    values = read_json(path)
+    if "class_name" in values:
+        config, dtype = read_config(path, values)
+        form: Literal["keras", "hf"] = "keras"
+        sequence_length = read_sequence_length(directory)
+    elif "model_type" in values:
+        config, dtype = read_hf_config(path, values)
+        form, sequence_length = "hf", None
+    else:
+        raise PresetFileError(
+            path,
+            expected="class_name (KerasHub) or model_type (Hugging Face)",
+            received="neither",
+            fix="use the directory of a preset in one of the two forms",
+        )
+    return Preset(
+        name=name or str(directory),
+        config=config,
+        dtype=dtype,
+        form=form,
+        directory=directory,
+        sequence_length=sequence_length,
+    )
+
+
+def _open_built_in(facts: BuiltIn) -> Preset:
+    directory = epath.Path(PACKAGE_DIRECTORY / facts.name)
+    if (directory / CONFIG_FILE).exists():
+        return open_directory(directory, name=facts.name)
+    return Preset(
+        name=facts.name,
+        config=facts.config,
+        dtype=facts.dtype,
+        form="table",
+        directory=directory if facts.handle is None else None,
+        handle=facts.handle,
+    )

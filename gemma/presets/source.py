@@ -1,0 +1,123 @@
+"""What every reader of weights offers, and the proof that none is missing.
+
+Turns a directory of some form into arrays under our variable paths, one slice at a
+time. It refuses to know devices, sharding and the forms themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from etils import epath
+
+from gemma.presets.errors import PresetFileError
+
+Index = tuple[slice, ...]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class WeightSource(Protocol):
+    """Arrays of a preset by variable path; closes as a context manager."""
+
+    def paths(self) -> frozenset[str]:
+        """Return the variable paths, those of `GemmaConfig.parameter_shapes`."""
+
+    def shape(self, path: str) -> tuple[int, ...]:
+        """Return the whole shape of a variable."""
+
+    def dtype(self, path: str) -> np.dtype:
+        """Return the dtype in the file, bfloat16 included."""
+
+    def read(self, path: str, index: Index | None = None) -> np.ndarray:
+        """Return a variable, or the part of it that `index` names, in its dtype."""
+
+    def close(self) -> None:
+        """Close the files; arrays that were read stay valid."""
+
+    def __enter__(self) -> Self:
+        """Return the source itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the files."""
+
+
+def check_whole(subject: object, found: Shapes, expected: Shapes) -> None:
+    """Refuse what lacks a variable, has one of another shape, or one too many.
+
+    Raises:
+        PresetFileError: Names the first of them and how many there are.
+    """
+    fix = "use a directory whose config.json belongs to its weights"
+    if missing := [path for path in expected if path not in found]:
+        raise PresetFileError(
+            subject,
+            expected=f"all {len(expected)} variables",
+            received=f"none for {_some(missing)}",
+            fix=fix,
+        )
+    if surplus := [path for path in found if path not in expected]:
+        raise PresetFileError(
+            subject,
+            expected=f"only the {len(expected)} variables of its config",
+            received=f"also {_some(surplus)}",
+            fix=fix,
+        )
+    for path, shape in expected.items():
+        if tuple(found[path]) != tuple(shape):
+            raise PresetFileError(
+                f"{subject}, {path}",
+                expected=f"shape {tuple(shape)}",
+                received=f"shape {tuple(found[path])}",
+                fix=fix,
+            )
+
+
+def normalise_index(index: Index | None, shape: tuple[int, ...]) -> Index:
+    """Return one slice with start and stop for every dim; steps must be 1.
+
+    Raises:
+        ValueError: The index has too many dims, or a step.
+    """
+    index = () if index is None else index
+    if len(index) > len(shape):
+        raise ValueError(
+            f"index must have at most {len(shape)} slices for shape {shape}, "
+            f"received {len(index)}"
+        )
+    filled = (*index, *(slice(None) for _ in shape[len(index) :]))
+    result = []
+    for part, dim in zip(filled, shape, strict=True):
+        start, stop, step = part.indices(dim)
+        if step != 1:
+            raise ValueError(f"index must have steps of 1, received {part}")
+        result.append(slice(start, max(start, stop)))
+    return tuple(result)
+
+
+def local_file(path: epath.Path, cleanup: contextlib.ExitStack) -> pathlib.Path:
+    """Return `path` itself, or a copy of a remote file that `cleanup` removes."""
+    if "://" not in os.fspath(path):
+        return pathlib.Path(path)
+    folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="gemma-"))
+    target = pathlib.Path(folder) / path.name
+    with path.open("rb") as remote, target.open("wb") as local:
+        shutil.copyfileobj(remote, local, length=1 << 24)
+    return target
+
+
+def _some(paths: list[str]) -> str:
+    rest = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0]}{rest}"

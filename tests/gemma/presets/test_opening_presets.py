@@ -1,0 +1,182 @@
+"""Golden directories come back whole: facts, shapes, values, slices."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from etils import epath
+from safetensors import safe_open
+
+from gemma.config import GemmaConfig
+from gemma.presets import BUILT_IN, PresetFileError, open_preset
+from gemma.presets.hf_weights import hf_name
+from gemma.presets.keras_layout import adapter_indices
+
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
+DIRECTORIES = ["keras_hub/gemma", "keras_hub/gemma2", "hf/gemma", "hf/gemma2"]
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_every_variable_has_the_shape_of_the_config(name):
+    preset = open_preset(str(GOLDEN / name))
+    with preset.weights() as weights:
+        expected = preset.config.parameter_shapes()
+        assert weights.paths() == expected.keys()
+        for path, shape in expected.items():
+            values = weights.read(path)
+            assert values.shape == weights.shape(path) == shape
+            assert values.dtype == weights.dtype(path) == np.float32
+            assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_a_slice_equals_the_part_of_the_whole(name):
+    preset = open_preset(str(GOLDEN / name))
+    with preset.weights() as weights:
+        for path in weights.paths():
+            shape = weights.shape(path)
+            index = tuple(slice(dim // 2, dim) for dim in shape)
+            part = weights.read(path, index)
+            np.testing.assert_array_equal(part, weights.read(path)[index])
+            first = weights.read(path, (slice(0, 1),))
+            assert first.shape == (1, *shape[1:])
+
+
+def test_keras_hub_directory_states_its_facts():
+    preset = open_preset(str(GOLDEN / "keras_hub/gemma2"))
+    assert (preset.form, preset.dtype, preset.architecture) == (
+        "keras",
+        "float32",
+        "gemma",
+    )
+    assert preset.sequence_length == 24
+    assert preset.config == GemmaConfig(
+        vocabulary_size=2048,
+        num_layers=3,
+        num_query_heads=4,
+        num_key_value_heads=2,
+        hidden_dim=48,
+        intermediate_dim=192,
+        head_dim=16,
+        use_post_ffw_norm=True,
+        use_post_attention_norm=True,
+        attention_logit_soft_cap=5.0,
+        final_logit_soft_cap=8.0,
+        use_sliding_window_attention=True,
+        sliding_window_size=6,
+    )
+    metadata = json.loads((GOLDEN / "keras_hub/gemma2/metadata.json").read_text())
+    assert preset.config.parameter_count == metadata["parameter_count"]
+
+
+def test_hugging_face_directory_states_its_facts():
+    preset = open_preset(str(GOLDEN / "hf/gemma2"))
+    assert (preset.form, preset.dtype) == ("hf", "float32")
+    assert preset.config.intermediate_dim == 256
+    assert preset.config.sliding_window_size == 8
+    assert preset.config.attention_logit_soft_cap == 50.0
+    assert preset.config.query_head_dim_normalize
+    assert open_preset(str(GOLDEN / "hf/gemma")).config.use_post_ffw_norm is False
+
+
+def test_vocabulary_is_that_of_the_directory():
+    preset = open_preset(str(GOLDEN / "keras_hub/gemma"))
+    expected = (GOLDEN / "keras_hub/gemma/assets/tokenizer/vocabulary.spm").read_bytes()
+    assert preset.vocabulary() == expected
+    assert open_preset(str(GOLDEN / "hf/gemma")).vocabulary() is None
+
+
+def test_query_kernel_is_the_transpose_of_each_heads_rows():
+    preset = open_preset(str(GOLDEN / "hf/gemma2"))
+    path = "decoder_block_2/attention/query/kernel"
+    with safe_open(GOLDEN / "hf/gemma2/model.safetensors", framework="np") as file:
+        rows = file.get_tensor("model.layers.2.self_attn.q_proj.weight")
+        out = file.get_tensor("model.layers.2.self_attn.o_proj.weight")
+    with preset.weights() as weights:
+        query = weights.read(path)
+        output = weights.read("decoder_block_2/attention/attention_output/kernel")
+    x = np.random.default_rng(0).normal(size=64).astype(np.float32)
+    by_head = np.einsum("d,ndh->nh", x, query)
+    np.testing.assert_allclose(by_head.reshape(-1), rows @ x, rtol=1e-5, atol=1e-6)
+    y = by_head.reshape(-1)
+    np.testing.assert_allclose(
+        np.einsum("nh,nhd->d", by_head, output), out @ y, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_gemma_1_calls_the_norm_before_the_feed_forward_by_another_name():
+    first = open_preset(str(GOLDEN / "hf/gemma")).config
+    second = open_preset(str(GOLDEN / "hf/gemma2")).config
+    path = "decoder_block_1/pre_ffw_norm/scale"
+    assert hf_name(path, first) == "layers.1.post_attention_layernorm.weight"
+    assert hf_name(path, second) == "layers.1.pre_feedforward_layernorm.weight"
+
+
+def test_adapter_numbers_are_those_that_keras_hub_counts():
+    first = adapter_indices(open_preset(str(GOLDEN / "keras_hub/gemma")).config)
+    second = adapter_indices(open_preset(str(GOLDEN / "keras_hub/gemma2")).config)
+    for layer in range(3):
+        block = f"decoder_block_{layer}/attention"
+        assert first[f"{block}/value"] == 8 + 11 * layer
+        assert first[f"{block}/query"] == 10 + 11 * layer
+        assert second[f"{block}/value"] == 9 + 13 * layer
+        assert second[f"{block}/query"] == 11 + 13 * layer
+
+
+PARAMETERS = {
+    "gemma_2b_en": 2_506_172_416,
+    "gemma_7b_en": 8_537_680_896,
+    "gemma2_2b_en": 2_614_341_888,
+    "gemma2_9b_en": 9_241_705_984,
+    "gemma2_27b_en": 27_227_128_320,
+}
+"""Counts that KerasHub publishes."""
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_built_in_dimensions_give_the_published_parameter_count(name):
+    assert BUILT_IN[name].parameter_count == PARAMETERS[name]
+
+
+def test_the_table_opens_without_files_and_network():
+    assert len(BUILT_IN) == 21
+    for name, facts in BUILT_IN.items():
+        preset = open_preset(name)
+        assert preset.config == facts.config
+        assert preset.name == name
+        assert facts.handle is None or preset.form == "table"
+        assert facts.handle is None or facts.handle.endswith(
+            f"{name}/{facts.handle[-1]}"
+        )
+
+
+def test_27b_divides_its_query_by_hidden_dim_over_heads():
+    assert BUILT_IN["gemma2_27b_en"].config.query_scale == 144**-0.5
+
+
+def test_tiny_preset_brings_its_vocabulary():
+    assert len(open_preset("gemma2_tiny_en").vocabulary()) > 10_000
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest():
+    with pytest.raises(PresetFileError, match="'gemma2_9b'.*try gemma2_9b_en"):
+        open_preset("gemma2_9b")
+    with pytest.raises(PresetFileError, match="names are gemma_2b_en, "):
+        open_preset("/nowhere/zzzz")
+
+
+def test_a_directory_without_config_says_what_it_lacks(tmp_path):
+    with pytest.raises(PresetFileError, match="config.json: expected a file of JSON"):
+        open_preset(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(PresetFileError, match="class_name .KerasHub. or model_type"):
+        open_preset(str(tmp_path))
+
+
+def test_errors_keep_their_parts():
+    with pytest.raises(PresetFileError) as caught:
+        open_preset(str(epath.Path("/nowhere/gemma2_2b_en")))
+    assert caught.value.subject == "preset"
+    assert caught.value.received == "'/nowhere/gemma2_2b_en'"
+    assert str(caught.value).startswith("preset: expected a built-in name, ")
