@@ -29,7 +29,7 @@ class Store:
     """Saves in the background, restores on another mesh, and finds damage.
 
     Every process of a run makes one, on the same directory, and calls it alike.
-    Making one deletes what a killed run left uncommitted.
+    Making one deletes, in the background, what a killed run left uncommitted.
 
     Args:
         directory: Parent of the steps, local or remote, shared by all processes.
