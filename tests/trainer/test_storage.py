@@ -4,47 +4,11 @@ import concurrent.futures
 import errno
 import os
 
-import fsspec
 import pytest
 from etils.epath import backend
-from fsspec.implementations.memory import MemoryFileSystem
-from fsspec.registry import _registry
 
 from trainer import storage
 from trainer.config.errors import StorageError
-
-
-class Bucket(MemoryFileSystem):
-    """An object store in memory that answers to gs://."""
-
-    protocol = ("gs", "gcs")
-    store = {}
-    pseudo_dirs = [""]
-
-    def __init__(self, finalize_on_close=True, **options):
-        super().__init__(**options)
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return super()._strip_protocol(path.removeprefix("gs://"))
-
-
-@pytest.fixture
-def bucket():
-    for protocol in Bucket.protocol:
-        fsspec.register_implementation(protocol, Bucket, clobber=True)
-    backend.fsspec_backend._get_filesystem.cache_clear()
-    Bucket.store.clear()
-    Bucket.pseudo_dirs[:] = [""]
-    yield "gs://bucket/run"
-    for protocol in Bucket.protocol:
-        _registry.pop(protocol, None)
-    backend.fsspec_backend._get_filesystem.cache_clear()
-
-
-@pytest.fixture(params=["disk", "bucket"])
-def root(request, tmp_path):
-    return tmp_path if request.param == "disk" else request.getfixturevalue("bucket")
 
 
 def test_what_is_written_is_read(root):
