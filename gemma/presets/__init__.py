@@ -7,6 +7,7 @@ from gemma.presets.errors import PresetFileError
 from gemma.presets.opening import Preset, open_directory, open_preset
 from gemma.presets.source import WeightSource, check_whole
 from gemma.presets.table import BUILT_IN, BuiltIn
+from gemma.presets.writing import write_preset
 
 __all__ = [
     "BUILT_IN",
@@ -17,4 +18,5 @@ __all__ = [
     "check_whole",
     "open_directory",
     "open_preset",
+    "write_preset",
 ]

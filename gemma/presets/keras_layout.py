@@ -67,6 +67,9 @@ def group_names(config: GemmaConfig) -> dict[str, str]:
         names[f"{group}/attention/dropout_layer"] = f"dropout{suffix}"
         names[f"{group}/attention/rope_layer"] = f"rotary_embedding{suffix}"
         names[f"{group}/attention/softmax"] = f"softmax{suffix}"
+        if config.dropout:
+            names[f"{group}/attention_dropout"] = "attention_dropout"
+            names[f"{group}/feedforward_dropout"] = "feedforward_dropout"
         for path in config.block_shapes():
             inner = path.rsplit("/", 1)[0]
             names[f"{group}/{_ATTRIBUTES[inner]}"] = inner.rsplit("/", 1)[-1]

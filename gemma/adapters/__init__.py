@@ -1,0 +1,19 @@
+"""Adapters on disk: KerasHub's `.lora.h5`, and a sidecar for what it has no place for.
+
+Knows files, names and numbers, and nothing of Keras, layers or training.
+"""
+
+from gemma.adapters.factors import FACTOR_A, FACTOR_B, factor_shapes
+from gemma.adapters.files import Adapter, read_lora, write_lora
+from gemma.adapters.sidecar import SUFFIX, sidecar_path
+
+__all__ = [
+    "FACTOR_A",
+    "FACTOR_B",
+    "SUFFIX",
+    "Adapter",
+    "factor_shapes",
+    "read_lora",
+    "sidecar_path",
+    "write_lora",
+]
