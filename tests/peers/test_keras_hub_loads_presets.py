@@ -1,0 +1,207 @@
+"""KerasHub loads what we write and computes its golden outputs from it."""
+
+import os
+import pathlib
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import numpy as np
+import pytest
+
+from gemma.adapters import factor_shapes, read_lora, write_lora
+from gemma.presets import open_preset, write_preset
+
+pytestmark = pytest.mark.peers
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden/keras_hub"
+NAMES = ["gemma", "gemma2"]
+SAME = 1e-5  # float32 on a CPU, the same code on the same weights
+
+
+def rewrite(name, directory, **options):
+    """Write a golden preset with our writer."""
+    preset = open_preset(str(GOLDEN / name))
+    with preset.weights() as weights:
+        write_preset(
+            directory,
+            config=preset.config,
+            arrays=weights.read,
+            vocabulary=preset.vocabulary(),
+            sequence_length=preset.sequence_length,
+            **{"dtype": "float32"} | options,
+        )
+    return preset.config
+
+
+def hidden_of(backbone, golden):
+    inputs = {key: golden[key] for key in ("token_ids", "padding_mask")}
+    return np.asarray(backbone(inputs))
+
+
+def valid(values, golden):
+    """Leave out what stands at padding: it is arbitrary."""
+    return values[golden["padding_mask"].astype(bool)]
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def golden(name):
+    return np.load(GOLDEN / name / "golden.npz")
+
+
+@pytest.mark.parametrize("max_shard_bytes", [1 << 30, 400_000])
+def test_keras_hub_computes_the_golden_outputs(name, golden, tmp_path, max_shard_bytes):
+    import keras_hub
+
+    rewrite(name, tmp_path, max_shard_bytes=max_shard_bytes)
+    backbone = keras_hub.models.Backbone.from_preset(str(tmp_path))
+    hidden = hidden_of(backbone, golden)
+    np.testing.assert_allclose(
+        valid(hidden, golden), valid(golden["hidden"], golden), atol=SAME, rtol=SAME
+    )
+    logits = np.asarray(backbone.token_embedding(hidden, reverse=True))
+    np.testing.assert_allclose(
+        valid(logits, golden), valid(golden["logits"], golden), atol=SAME, rtol=SAME
+    )
+
+
+def test_keras_hub_builds_the_task_with_its_tokenizer(name, golden, tmp_path):
+    import keras_hub
+
+    rewrite(name, tmp_path)
+    task = keras_hub.models.CausalLM.from_preset(str(tmp_path))
+    assert task.preprocessor.sequence_length == 24
+    assert task.generate("Define the", max_length=12).startswith("Define the")
+
+
+def test_keras_hub_loads_bfloat16_bit_for_bit(tmp_path):
+    import keras_hub
+
+    config = rewrite("gemma2", tmp_path, dtype="bfloat16")
+    backbone = keras_hub.models.Backbone.from_preset(str(tmp_path), dtype="bfloat16")
+    variables = {v.path: np.asarray(v.value) for v in backbone.variables}
+    with open_preset(str(tmp_path)).weights() as weights:
+        for path in config.parameter_shapes():
+            ours = weights.read(path)
+            assert variables[path].dtype == ours.dtype
+            np.testing.assert_array_equal(variables[path].view("u2"), ours.view("u2"))
+
+
+def test_keras_hub_computes_the_golden_outputs_with_our_copy_of_its_adapter(
+    name, golden, tmp_path
+):
+    import keras_hub
+
+    config = rewrite(name, tmp_path)
+    adapter = read_lora(GOLDEN / name / "adapter.lora.h5", config)
+    path = tmp_path / "adapter.lora.h5"
+    write_lora(
+        path,
+        adapter.arrays,
+        config=config,
+        rank=3,
+        alpha=3.0,
+        targets=adapter.targets,
+    )
+    backbone = keras_hub.models.Backbone.from_preset(str(tmp_path))
+    backbone.load_lora_weights(str(path))
+    np.testing.assert_allclose(
+        valid(hidden_of(backbone, golden), golden),
+        valid(golden["hidden_lora"], golden),
+        atol=SAME,
+        rtol=SAME,
+    )
+
+
+def test_keras_hub_applies_an_alpha_that_is_not_the_rank(name, golden, tmp_path):
+    """B divided by alpha / rank, with that alpha, is the golden adapter again."""
+    import keras_hub
+
+    config = rewrite(name, tmp_path)
+    adapter = read_lora(GOLDEN / name / "adapter.lora.h5", config)
+    arrays = {
+        key: values / np.float32(2.5) if key.endswith("_b") else values
+        for key, values in adapter.arrays.items()
+    }
+    path = tmp_path / "adapter.lora.h5"
+    write_lora(path, arrays, config=config, rank=3, alpha=7.5, targets=adapter.targets)
+    backbone = keras_hub.models.Backbone.from_preset(str(tmp_path))
+    backbone.load_lora_weights(str(path))
+    np.testing.assert_allclose(
+        valid(hidden_of(backbone, golden), golden),
+        valid(golden["hidden_lora"], golden),
+        atol=SAME,
+        rtol=SAME,
+    )
+
+
+@pytest.mark.parametrize("factorisation", ["per_head", "shared"])
+def test_keras_hub_computes_what_merged_kernels_give(
+    name, golden, tmp_path, factorisation
+):
+    import keras_hub
+
+    config = rewrite(name, tmp_path / "base")
+    settings = {
+        "rank": 2,
+        "targets": ("query", "value"),
+        "factorisation": factorisation,
+    }
+    rng = np.random.default_rng(0)
+    arrays = {
+        key: (0.2 * rng.normal(size=shape)).astype(np.float32)
+        for key, shape in factor_shapes(config, **settings).items()
+    }
+    path = tmp_path / "adapter.lora.h5"
+    write_lora(path, arrays, config=config, alpha=5.0, **settings)
+    form = "ndr,rh->ndh" if factorisation == "per_head" else "dr,rnh->ndh"
+
+    def merged(variable):
+        layer, kernel = variable.rsplit("/", 1)[0], base.read(variable)
+        if f"{layer}/lora_kernel_a" not in arrays:
+            return kernel
+        a, b = arrays[f"{layer}/lora_kernel_a"], arrays[f"{layer}/lora_kernel_b"]
+        return kernel + np.float32(2.5) * np.einsum(form, a, b)
+
+    with open_preset(str(tmp_path / "base")).weights() as base:
+        write_preset(
+            tmp_path / "merged",
+            config=config,
+            dtype="float32",
+            arrays=merged,
+            vocabulary=None,
+        )
+    from_preset = keras_hub.models.Backbone.from_preset
+    adapted = from_preset(str(tmp_path / "base"))
+    adapted.load_lora_weights(str(path))
+    hidden = valid(hidden_of(adapted, golden), golden)
+    expected = hidden_of(from_preset(str(tmp_path / "merged")), golden)
+    np.testing.assert_allclose(hidden, valid(expected, golden), atol=SAME, rtol=SAME)
+    assert np.abs(hidden - valid(golden["hidden"], golden)).max() > 0.01
+
+
+def test_keras_hub_loads_adapters_on_every_projection(tmp_path):
+    """Other targets than its own have to be enabled first, as with its own files."""
+    import keras_hub
+
+    from gemma.lora import PROJECTIONS
+
+    config = rewrite("gemma2", tmp_path)
+    settings = {"rank": 2, "targets": PROJECTIONS, "factorisation": "per_head"}
+    rng = np.random.default_rng(0)
+    arrays = {
+        key: rng.normal(size=shape).astype(np.float32)
+        for key, shape in factor_shapes(config, **settings).items()
+    }
+    path = tmp_path / "adapter.lora.h5"
+    write_lora(path, arrays, config=config, alpha=2.0, **settings)
+    backbone = keras_hub.models.Backbone.from_preset(str(tmp_path))
+    backbone.enable_lora(2, target_layer_names=list(PROJECTIONS))
+    backbone.load_lora_weights(str(path))
+    loaded = {v.path: np.asarray(v.value) for v in backbone.variables}
+    for key, values in arrays.items():
+        np.testing.assert_array_equal(loaded[key], values)
