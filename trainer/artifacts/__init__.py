@@ -1,0 +1,1 @@
+"""What a finished run leaves for people and for other libraries."""
