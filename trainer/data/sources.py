@@ -1,0 +1,146 @@
+"""Where rows come from, whatever the kind: sources, and the rows in them that are good.
+
+Turns a source into numbered good rows, each read on request. It refuses to know tokens
+and order; the kinds of sources are in `trainer.data.jsonl` and `trainer.data.tfds`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+from trainer.config.errors import DataError
+from trainer.config.schema import ColumnsConfig
+from trainer.data.jsonl import JsonlSource
+from trainer.data.rows import BadRowError, Row
+
+WORDNET_DIRECTORY = pathlib.Path(__file__).parent / "wordnet"
+MAX_BAD_ROWS_SHOWN = 20
+
+
+class Source(Protocol):
+    """Numbered records, some of which may turn out to be no rows."""
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+
+    def read(self, index: int) -> Row:
+        """Return row `index`, or raise BadRowError."""
+
+    def place(self, index: int) -> str:
+        """Return where row `index` is, in a form that an editor opens."""
+
+    def digest(self) -> str:
+        """Return a hash of the content."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRow:
+    """Where a record is that is no row, and why."""
+
+    place: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSet:
+    """The good rows of a source, numbered from 0."""
+
+    source: Source
+    indices: np.ndarray
+    """Record of each good row (int64)."""
+    bad_rows: tuple[BadRow, ...] = ()
+    """The first few records that are left out."""
+    bad_row_count: int = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, numbers: Iterable[int]) -> list[Row]:
+        """Return rows by number."""
+        return [self.source.read(int(self.indices[number])) for number in numbers]
+
+    def place(self, number: int) -> str:
+        """Return where row `number` is."""
+        return self.source.place(int(self.indices[number]))
+
+
+def open_wordnet(split: str) -> JsonlSource:
+    """Open the embedded rows: `train` or `heldout`."""
+    return JsonlSource(
+        [WORDNET_DIRECTORY / f"{split}.jsonl"],
+        ColumnsConfig(),
+        names=[f"wordnet/{split}.jsonl"],
+    )
+
+
+def check_rows(
+    source: Source, *, on_bad_row: str, key: str, limit: int | None = None
+) -> RowSet:
+    """Read every record once, before training, and keep the good rows.
+
+    Args:
+        source: What to read.
+        on_bad_row: `raise` or `skip`.
+        key: The configuration key that named the source.
+        limit: Keep the first so many good rows; None keeps all.
+
+    Raises:
+        DataError: There are bad rows and `on_bad_row` is `raise`, or no good ones.
+    """
+    good: list[int] = []
+    bad: list[BadRow] = []
+    bad_count = 0
+    for index in range(len(source)):
+        if limit is not None and len(good) >= limit:
+            break
+        try:
+            source.read(index)
+            good.append(index)
+        except BadRowError as error:
+            bad_count += 1
+            if len(bad) < MAX_BAD_ROWS_SHOWN:
+                bad.append(BadRow(source.place(index), str(error)))
+    if bad and on_bad_row == "raise":
+        raise _bad_rows_error(bad, bad_count, len(source), key=key)
+    if not good:
+        raise _no_rows_error(bad, len(source), key=key)
+    return RowSet(source, np.array(good, np.int64), tuple(bad), bad_count)
+
+
+def list_bad_rows(bad: Iterable[BadRow], count: int) -> str:
+    """Return the first bad rows, a line each, and how many more there are."""
+    lines = [str(row) for row in itertools.islice(bad, MAX_BAD_ROWS_SHOWN)]
+    if count > len(lines):
+        lines.append(f"and {count - len(lines)} more")
+    return "\n".join(lines)
+
+
+def _bad_rows_error(
+    bad: list[BadRow], count: int, total: int, *, key: str
+) -> DataError:
+    return DataError(
+        key=key,
+        expected="JSON objects with the columns of a row",
+        received=f"{count} bad of {total} rows:\n{list_bad_rows(bad, count)}",
+        fix="correct these rows, or leave them out with data.on_bad_row=skip",
+    )
+
+
+def _no_rows_error(bad: list[BadRow], total: int, *, key: str) -> DataError:
+    received = f"{total} rows, none of them good" if total else "no rows"
+    listed = f":\n{list_bad_rows(bad, total)}" if bad else ""
+    return DataError(
+        key=key,
+        expected="at least one row",
+        received=received + listed,
+        fix="name a file with rows, or correct these",
+    )
