@@ -22,7 +22,7 @@ MILTON = (
 )
 HELDOUT_FROM = 2_600_000  # characters; both borders move on to the next paragraph
 HELDOUT_CHARACTERS = 300_000
-TURN_TOKENS = 5  # <start_of_turn>, role, newline, <end_of_turn>, newline
+TURN_TOKENS = 6  # <start_of_turn>, role in two, newline, <end_of_turn>, newline
 
 _SPEAKER = re.compile(r"(?:[A-Z][A-Z'&-]+(?: [A-Z][A-Z'&-]*)*|[A-Z][a-z]+)\.? *")
 _NUMBER = re.compile(r"(?:ACT|SCENE|[IVXLC]+)\b.*")

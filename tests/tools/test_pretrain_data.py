@@ -75,7 +75,7 @@ def test_speakers_alternate_between_user_and_model():
 def test_a_chat_ends_before_it_is_too_long():
     play = "".join(f"{name}.\none two\n\n" for name in ("A1", "ANN", "BOB") * 4)
     play = play.replace("A1.", "CAT.")
-    chats = list(dialogues(play, max_tokens=15, count=words))
+    chats = list(dialogues(play, max_tokens=17, count=words))
     assert [len(chat) for chat in chats] == [2] * 6
 
 
