@@ -20,6 +20,9 @@ HUGGING_FACE = "hf://"
 _KAGGLE_HANDLE = re.compile(r"[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+(/\d+)?")
 _HUGGING_FACE_HANDLE = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
+# Raised before a server was asked.
+_LOG_IN = ("UnauthenticatedError", "LocalTokenNotFoundError", "CredentialError")
+
 # Only what the readers open: never a pickled .bin.
 _HUGGING_FACE_FILES = ["*.json", "*.safetensors", "*.h5", "*.spm", "tokenizer.model"]
 
@@ -87,15 +90,29 @@ def _fetch(
     try:
         return epath.Path(call())
     except Exception as error:  # the clients share no class of errors
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        kind = type(error).__name__
-        if status in (401, 403) or "Gated" in kind or "Unauthenticated" in kind:
+        cause = _cause(error)
+        status, kind = _status(cause), type(cause).__name__
+        if status in (401, 403) or kind in _LOG_IN:
             fix = f"accept the licence at {page}, then {log_in}"
-        elif status == 404 or "NotFound" in kind:
-            fix = f"see {page}: is the name right? If the model is gated, {log_in}"
+        elif status == 404:
+            fix = f"see {page}: is the name right? If the model is private, {log_in}"
         else:
             fix = "check the network, or pass a directory that was downloaded before"
-        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        reason = (str(cause).strip().splitlines() or ["no message"])[0]
         raise PresetFileError(
             handle, expected="a download", received=f"{kind}: {reason}", fix=fix
         ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error behind `error` that carries a server's answer."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if _status(seen) is not None:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
