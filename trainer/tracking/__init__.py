@@ -1,5 +1,6 @@
 """What a run tells about itself: JSONL files always, W&B beside them if asked."""
 
+from trainer.tracking.choose import open_tracker
 from trainer.tracking.metrics_log import MetricsLog, read_events, read_metrics
 from trainer.tracking.tracker import (
     Artifact,
@@ -19,6 +20,7 @@ __all__ = [
     "Sample",
     "Tracker",
     "Trackers",
+    "open_tracker",
     "read_events",
     "read_metrics",
     "read_samples",
