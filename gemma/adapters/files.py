@@ -27,7 +27,7 @@ from gemma.adapters.sidecar import (
     write_sidecar,
 )
 from gemma.config import GemmaConfig
-from gemma.lora import PROJECTIONS, Factorisation
+from gemma.lora import PROJECTIONS, Factorisation, lora_settings
 from gemma.presets import hdf5, keras_layout
 from gemma.presets.errors import PresetFileError
 from gemma.presets.source import check_whole, local_file
@@ -65,13 +65,18 @@ def write_lora(
     """Write adapters for KerasHub, then the sidecar that completes them.
 
     Raises:
-        ValueError: The name's suffix, a factor's shape or its dtype is not as stated.
+        ValueError: A setting is impossible, or the name's suffix, a factor's shape or
+            its dtype is not as stated.
     """
     path = checked_path(path)
+    settings = lora_settings(
+        rank, alpha=alpha, targets=targets, factorisation=factorisation
+    )
+    targets = settings.targets
     sidecar = Sidecar(
         rank=rank,
-        alpha=float(alpha),
-        targets=tuple(targets),
+        alpha=settings.alpha,
+        targets=targets,
         factorisation=factorisation,
         base=base,
     )

@@ -118,7 +118,11 @@ class HuggingFaceWeights:
     def read(self, path: str, index: Index | None = None) -> np.ndarray:
         """Return a variable, or the part of it that `index` names."""
         shape = self._shapes[path]
-        return _read(self._tensors[path], path, shape, normalise_index(index, shape))
+        index = normalise_index(index, shape)
+        sizes = tuple(_size(part) for part in index)
+        if 0 in sizes:  # safetensors 0.8 reads an empty slice with another shape
+            return np.empty(sizes, self._dtypes[path])
+        return _read(self._tensors[path], path, shape, index)
 
     def close(self) -> None:
         """Close the files."""
@@ -171,9 +175,8 @@ class HuggingFaceWeights:
         for start in range(0, rows, step):
             if not same:
                 break
-            same = np.array_equal(
-                head[start : start + step], table[start : start + step]
-            )
+            block = slice(start, min(start + step, rows))
+            same = np.array_equal(head[block], table[block])
         if not same:
             raise PresetFileError(
                 f"{directory}, lm_head.weight",
@@ -239,15 +242,19 @@ def _read(part: Any, path: str, shape: tuple[int, ...], index: Index) -> np.ndar
     if layer in _HEADS_FIRST:  # (heads * head_dim, hidden) -> (heads, hidden, head_dim)
         heads, hidden, within = index
         values = part[_flat(heads, shape[2]), hidden]
-        values = values.reshape(heads.stop - heads.start, shape[2], -1)
+        values = values.reshape(_size(heads), shape[2], _size(hidden))
         return values.transpose(0, 2, 1)[:, :, within]
     if layer == "attention_output":  # (hidden, heads * head_dim) -> (heads, .., hidden)
         heads, within, hidden = index
         values = part[hidden, _flat(heads, shape[1])]
-        values = values.reshape(-1, heads.stop - heads.start, shape[1])
+        values = values.reshape(_size(hidden), _size(heads), shape[1])
         return values.transpose(1, 2, 0)[:, within]
     return part[index[1], index[0]].T
 
 
 def _flat(heads: slice, head_dim: int) -> slice:
     return slice(heads.start * head_dim, heads.stop * head_dim)
+
+
+def _size(part: slice) -> int:
+    return part.stop - part.start

@@ -3,12 +3,11 @@
 import os
 import pathlib
 
-os.environ["KERAS_BACKEND"] = "jax"
-
 import numpy as np
 import pytest
 
 from gemma.adapters import factor_shapes, read_lora, write_lora
+from gemma.lora import PROJECTIONS
 from gemma.presets import open_preset, write_preset
 
 pytestmark = pytest.mark.peers
@@ -43,6 +42,15 @@ def valid(values, golden):
     return values[golden["padding_mask"].astype(bool)]
 
 
+@pytest.fixture(scope="module")
+def keras_hub():
+    """Import KerasHub, which brings TensorFlow, only where its tests run."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras_hub
+
+    return keras_hub
+
+
 @pytest.fixture(params=NAMES)
 def name(request):
     return request.param
@@ -54,9 +62,9 @@ def golden(name):
 
 
 @pytest.mark.parametrize("max_shard_bytes", [1 << 30, 400_000])
-def test_keras_hub_computes_the_golden_outputs(name, golden, tmp_path, max_shard_bytes):
-    import keras_hub
-
+def test_keras_hub_computes_the_golden_outputs(
+    keras_hub, name, golden, tmp_path, max_shard_bytes
+):
     rewrite(name, tmp_path, max_shard_bytes=max_shard_bytes)
     backbone = keras_hub.models.Backbone.from_preset(str(tmp_path))
     hidden = hidden_of(backbone, golden)
@@ -69,18 +77,16 @@ def test_keras_hub_computes_the_golden_outputs(name, golden, tmp_path, max_shard
     )
 
 
-def test_keras_hub_builds_the_task_with_its_tokenizer(name, golden, tmp_path):
-    import keras_hub
-
+def test_keras_hub_builds_the_task_with_its_tokenizer(
+    keras_hub, name, golden, tmp_path
+):
     rewrite(name, tmp_path)
     task = keras_hub.models.CausalLM.from_preset(str(tmp_path))
     assert task.preprocessor.sequence_length == 24
     assert task.generate("Define the", max_length=12).startswith("Define the")
 
 
-def test_keras_hub_loads_bfloat16_bit_for_bit(tmp_path):
-    import keras_hub
-
+def test_keras_hub_loads_bfloat16_bit_for_bit(keras_hub, tmp_path):
     config = rewrite("gemma2", tmp_path, dtype="bfloat16")
     backbone = keras_hub.models.Backbone.from_preset(str(tmp_path), dtype="bfloat16")
     variables = {v.path: np.asarray(v.value) for v in backbone.variables}
@@ -92,10 +98,8 @@ def test_keras_hub_loads_bfloat16_bit_for_bit(tmp_path):
 
 
 def test_keras_hub_computes_the_golden_outputs_with_our_copy_of_its_adapter(
-    name, golden, tmp_path
+    keras_hub, name, golden, tmp_path
 ):
-    import keras_hub
-
     config = rewrite(name, tmp_path)
     adapter = read_lora(GOLDEN / name / "adapter.lora.h5", config)
     path = tmp_path / "adapter.lora.h5"
@@ -117,10 +121,10 @@ def test_keras_hub_computes_the_golden_outputs_with_our_copy_of_its_adapter(
     )
 
 
-def test_keras_hub_applies_an_alpha_that_is_not_the_rank(name, golden, tmp_path):
+def test_keras_hub_applies_an_alpha_that_is_not_the_rank(
+    keras_hub, name, golden, tmp_path
+):
     """B divided by alpha / rank, with that alpha, is the golden adapter again."""
-    import keras_hub
-
     config = rewrite(name, tmp_path)
     adapter = read_lora(GOLDEN / name / "adapter.lora.h5", config)
     arrays = {
@@ -141,10 +145,8 @@ def test_keras_hub_applies_an_alpha_that_is_not_the_rank(name, golden, tmp_path)
 
 @pytest.mark.parametrize("factorisation", ["per_head", "shared"])
 def test_keras_hub_computes_what_merged_kernels_give(
-    name, golden, tmp_path, factorisation
+    keras_hub, name, golden, tmp_path, factorisation
 ):
-    import keras_hub
-
     config = rewrite(name, tmp_path / "base")
     settings = {
         "rank": 2,
@@ -184,12 +186,8 @@ def test_keras_hub_computes_what_merged_kernels_give(
     assert np.abs(hidden - valid(golden["hidden"], golden)).max() > 0.01
 
 
-def test_keras_hub_loads_adapters_on_every_projection(tmp_path):
+def test_keras_hub_loads_adapters_on_every_projection(keras_hub, tmp_path):
     """Other targets than its own have to be enabled first, as with its own files."""
-    import keras_hub
-
-    from gemma.lora import PROJECTIONS
-
     config = rewrite("gemma2", tmp_path)
     settings = {"rank": 2, "targets": PROJECTIONS, "factorisation": "per_head"}
     rng = np.random.default_rng(0)

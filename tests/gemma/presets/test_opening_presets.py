@@ -41,6 +41,7 @@ def test_a_slice_equals_the_part_of_the_whole(name):
             np.testing.assert_array_equal(part, weights.read(path)[index])
             first = weights.read(path, (slice(0, 1),))
             assert first.shape == (1, *shape[1:])
+            assert weights.read(path, (slice(2, 2),)).shape == (0, *shape[1:])
 
 
 def test_keras_hub_directory_states_its_facts():
