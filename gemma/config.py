@@ -8,6 +8,7 @@ refuses to know arrays, files and Keras, so that a plan or an error costs no imp
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -69,6 +70,10 @@ class GemmaConfig:
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in names})
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the constructor's arguments of a backbone."""
+        return dataclasses.asdict(self)
+
     @property
     def ffw_dim(self) -> int:
         """Width of one feed-forward branch."""
@@ -81,9 +86,8 @@ class GemmaConfig:
         Source: Gemma 2 report, section 2; 27B divides by hidden_dim / num_query_heads.
         """
         per_head = self.hidden_dim // self.num_query_heads
-        return (
-            float(self.head_dim if self.query_head_dim_normalize else per_head) ** -0.5
-        )
+        width = self.head_dim if self.query_head_dim_normalize else per_head
+        return 1.0 / math.sqrt(width)
 
     @property
     def attention_pattern(self) -> tuple[AttentionKind, ...]:
@@ -96,7 +100,8 @@ class GemmaConfig:
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Map every variable path to its shape, in the order of the Keras model."""
-        shapes = {"token_embedding/embeddings": (self.vocabulary_size, self.hidden_dim)}
+        shapes: dict[str, tuple[int, ...]] = {}
+        shapes["token_embedding/embeddings"] = (self.vocabulary_size, self.hidden_dim)
         for layer in range(self.num_layers):
             for path, shape in self.block_shapes().items():
                 shapes[f"decoder_block_{layer}/{path}"] = shape

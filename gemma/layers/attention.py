@@ -1,0 +1,117 @@
+"""Gemma's grouped attention: projections, rotary positions, scores, output.
+
+Variables are those of KerasHub's `CachedGemmaAttention`: `query`, `key`, `value` and
+`attention_output`, attributes `query_dense` and so on, in its order of creation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from gemma.config import AttentionKind, GemmaConfig
+from gemma.layers.dot_product import attend, visible_keys
+from gemma.layers.projection import Projection
+from gemma.layers.rotary import rotate
+
+Cache = tuple[jax.Array, jax.Array]  # keys and values, each [batch, keys, kv_heads, head]
+
+
+class CachedGemmaAttention(keras.layers.Layer):
+    """Attention of one layer, within a window (`local`) or over everything."""
+
+    def __init__(
+        self, config: GemmaConfig, kind: AttentionKind = "global", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.window = config.sliding_window_size if kind == "local" else None
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create the four projections; initialisers as in KerasHub (normal, 0.02)."""
+        config = self.config
+        heads = (None, config.num_query_heads, config.head_dim)
+        kv_heads = (None, config.num_key_value_heads, config.head_dim)
+        self.query_dense = self._projection("query", "btd,ndh->btnh", heads)
+        self.query_dense.build(input_shape)
+        self.key_dense = self._projection("key", "bsd,kdh->bskh", kv_heads)
+        self.key_dense.build(input_shape)
+        self.value_dense = self._projection("value", "bsd,kdh->bskh", kv_heads)
+        self.value_dense.build(input_shape)
+        self.output_dense = self._projection(
+            "attention_output", "btnh,nhd->btd", (None, config.hidden_dim)
+        )
+        self.output_dense.build((*input_shape[:-1], *heads[1:]))
+        self.built = True
+
+    def _projection(
+        self, name: str, equation: str, output_shape: tuple[int | None, ...]
+    ) -> Projection:
+        return Projection(
+            equation,
+            output_shape=output_shape,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def call(
+        self,
+        x: jax.Array,
+        *,
+        positions: jax.Array,
+        segment_ids: jax.Array | None = None,
+        padding_mask: jax.Array | None = None,
+        cache: Cache | None = None,
+        training: bool | None = None,
+    ) -> tuple[jax.Array, Cache]:
+        """Attend from x [batch, seq, hidden]; return the mix and the keys and values.
+
+        Without a cache, queries and keys are the tokens of `x` in order. With one,
+        `x` holds one token a row, whose keys and values enter the cache at
+        `positions`, and everything up to there is visible.
+
+        Args:
+            positions: int32 [batch, seq], for the rotation and for the cache.
+            segment_ids: int32 [batch, seq]; rows of a packed sequence.
+            padding_mask: [batch, seq], false for padding keys.
+            cache: Keys and values so far.
+            training: Whether adapter dropout is on.
+        """
+        query = self.query_dense(x, training=training)
+        key = self.key_dense(x, training=training)
+        value = self.value_dense(x, training=training)
+        query = rotate(query, positions, max_wavelength=10_000.0)
+        key = rotate(key, positions, max_wavelength=10_000.0)
+        query = query * jnp.asarray(self.config.query_scale, query.dtype)
+        if cache is None:
+            index = jnp.arange(x.shape[1])[None]
+            visible = visible_keys(
+                index,
+                index,
+                window=self.window,
+                query_segments=segment_ids,
+                key_segments=segment_ids,
+                key_mask=padding_mask,
+            )
+        else:
+            key, value = extend_cache(cache, key, value, positions)
+            index = jnp.arange(key.shape[1])[None]
+            visible = visible_keys(positions, index, window=self.window)
+        soft_cap = self.config.attention_logit_soft_cap
+        mixed = attend(query, key, value, visible, soft_cap=soft_cap)
+        return self.output_dense(mixed, training=training), (key, value)
+
+
+def extend_cache(
+    cache: Cache, key: jax.Array, value: jax.Array, positions: jax.Array
+) -> Cache:
+    """Write one token's key and value per row at its position [batch, 1]."""
+    rows = jnp.arange(key.shape[0])
+    keys, values = cache
+    keys = keys.at[rows, positions[:, 0]].set(key[:, 0].astype(keys.dtype))
+    values = values.at[rows, positions[:, 0]].set(value[:, 0].astype(values.dtype))
+    return keys, values

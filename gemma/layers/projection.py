@@ -1,0 +1,133 @@
+"""A linear map with an optional low-rank adapter beside its kernel.
+
+Turns an einsum over one kernel into that einsum plus scale * (x A) B. The product A B
+is never formed: for query and value of Gemma 2 9B it would be a second copy of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from gemma.lora import Factorisation
+
+
+class Projection(keras.layers.EinsumDense):
+    """`keras.layers.EinsumDense` whose adapter is float32 and kept apart.
+
+    With `per_head` factors, A has the kernel's dims with `rank` for the last one and
+    B is (rank, last): Keras's and KerasHub's form. With `shared` factors, a kernel
+    (heads, hidden, head_dim) gets A (hidden, rank) and B (rank, heads, head_dim): a
+    rank-r matrix over all heads, which is what PEFT can say.
+    """
+
+    factorisation: Factorisation = "per_head"
+    lora_dropout: float = 0.0
+    lora_seed_generator: keras.random.SeedGenerator | None = None
+
+    def enable_lora(
+        self,
+        rank: int,
+        lora_alpha: float | None = None,
+        *,
+        factorisation: Factorisation = "per_head",
+        dropout: float = 0.0,
+        seed_generator: keras.random.SeedGenerator | None = None,
+    ) -> None:
+        """Freeze the kernel and add the adapter; B starts at zero.
+
+        Raises:
+            ValueError: The layer has an adapter, is not built, or rank < 1.
+        """
+        if self.lora_enabled:
+            raise ValueError(f"{self.path} has an adapter already")
+        if not self.built:
+            raise ValueError(f"{self.name} must be built before it gets an adapter")
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, received {rank}")
+        shared = factorisation == "shared" and self.adds_heads
+        shape_a, shape_b = adapter_shapes(self._kernel.shape, rank, shared=shared)
+        self._tracker.unlock()
+        self.lora_kernel_a = self._add_factor("lora_kernel_a", shape_a, "he_uniform")
+        self.lora_kernel_b = self._add_factor("lora_kernel_b", shape_b, "zeros")
+        self._kernel.trainable = False
+        self._tracker.lock()
+        self.lora_enabled, self.lora_rank = True, rank
+        self.lora_alpha = float(rank if lora_alpha is None else lora_alpha)
+        self.factorisation = "shared" if shared else "per_head"
+        self.lora_dropout, self.lora_seed_generator = dropout, seed_generator
+
+    @property
+    def adds_heads(self) -> bool:
+        """Whether the kernel gives every token a dim of heads that it had not."""
+        tokens, kernel_and_output = self.equation.split(",")
+        kernel, output = kernel_and_output.split("->")
+        return kernel[0] in output and kernel[0] not in tokens and len(kernel) == 3
+
+    def _add_factor(
+        self, name: str, shape: tuple[int, ...], initializer: str
+    ) -> keras.Variable:
+        # float32 whatever the policy: bfloat16 swallows Adam's updates (keras#22559)
+        return self.add_weight(
+            name=name, shape=shape, initializer=initializer, dtype="float32"
+        )
+
+    def call(self, inputs: jax.Array, training: bool | None = None) -> jax.Array:
+        """Map `inputs` by the layer's equation, adapter included."""
+        kernel = jnp.asarray(self._kernel.value, self.compute_dtype)
+        outputs = jnp.einsum(self.equation, inputs, kernel)
+        if not self.lora_enabled:
+            return outputs
+        if training and self.lora_dropout:
+            inputs = keras.random.dropout(
+                inputs, self.lora_dropout, seed=self.lora_seed_generator
+            )
+        scale = self.lora_alpha / self.lora_rank
+        return outputs + (scale * self._adapter(inputs)).astype(outputs.dtype)
+
+    def _adapter(self, inputs: jax.Array) -> jax.Array:
+        a = jnp.asarray(self.lora_kernel_a.value, self.compute_dtype)
+        b = jnp.asarray(self.lora_kernel_b.value, self.compute_dtype)
+        if self.factorisation == "shared":
+            return jnp.einsum("btr,rnh->btnh", jnp.einsum("btd,dr->btr", inputs, a), b)
+        return jnp.einsum(self.equation, inputs, a) @ b
+
+    @property
+    def kernel(self) -> Any:
+        """The kernel with the adapter merged, computed in float32."""
+        if not self.lora_enabled:
+            return self._kernel
+        merged = merge_adapter(
+            self._kernel.value,
+            self.lora_kernel_a.value,
+            self.lora_kernel_b.value,
+            scale=self.lora_alpha / self.lora_rank,
+        )
+        return merged.astype(self.variable_dtype)
+
+
+def adapter_shapes(
+    kernel: tuple[int, ...], rank: int, *, shared: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of A and B for a kernel's shape.
+
+    `shared` is for kernels (heads, hidden, head_dim) of query, key and value. The
+    others, `attention_output` (heads, head_dim, hidden) among them, sum over all
+    their input dims: their A is rank r over all heads by nature.
+    """
+    if shared:
+        heads, hidden, head_dim = kernel
+        return (hidden, rank), (rank, heads, head_dim)
+    return (*kernel[:-1], rank), (rank, kernel[-1])
+
+
+def merge_adapter(
+    kernel: jax.Array, a: jax.Array, b: jax.Array, *, scale: float
+) -> jax.Array:
+    """Return kernel + scale * A B in float32; the form is read off the shapes of B."""
+    a, b = jnp.asarray(a, "float32"), jnp.asarray(b, "float32")
+    delta = jnp.einsum("dr,rnh->ndh", a, b) if b.ndim == 3 else a @ b
+    return jnp.asarray(kernel, "float32") + scale * delta

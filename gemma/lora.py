@@ -1,0 +1,89 @@
+"""What a set of adapters is: rank, scale, targets and form, without arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable
+from typing import Literal
+
+Factorisation = Literal["per_head", "shared"]
+
+PROJECTIONS = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "ffw_gating",
+    "ffw_gating_2",
+    "ffw_linear",
+)
+"""Names of a block's projections, which adapters can target."""
+
+DEFAULT_TARGETS = ("query", "value")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Rank, alpha, targets and factorisation; adapters are scaled by alpha / rank."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    factorisation: Factorisation = "per_head"
+    dropout: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        """Factor on the product of the factors."""
+        return self.alpha / self.rank
+
+
+def lora_settings(
+    rank: int,
+    *,
+    alpha: float | None = None,
+    targets: Iterable[str] | None = None,
+    factorisation: Factorisation = "per_head",
+    dropout: float = 0.0,
+) -> LoraSettings:
+    """Check and complete the settings; alpha defaults to rank.
+
+    Raises:
+        ValueError: rank < 1, alpha <= 0, an unknown form, or a pattern that matches
+            no projection.
+    """
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, received {rank}")
+    alpha = float(rank if alpha is None else alpha)
+    if alpha <= 0:
+        raise ValueError(f"alpha must be positive, received {alpha}")
+    if factorisation not in ("per_head", "shared"):
+        raise ValueError(
+            f"factorisation must be 'per_head' or 'shared', received {factorisation!r}"
+        )
+    return LoraSettings(
+        rank=rank,
+        alpha=alpha,
+        targets=match_targets(DEFAULT_TARGETS if targets is None else targets),
+        factorisation=factorisation,
+        dropout=dropout,
+    )
+
+
+def match_targets(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return the projections that fnmatch patterns select, in a block's order.
+
+    Raises:
+        ValueError: A pattern selects nothing.
+    """
+    selected: set[str] = set()
+    for pattern in patterns:
+        matches = fnmatch.filter(PROJECTIONS, pattern)
+        if not matches:
+            raise ValueError(
+                f"targets must match one of {', '.join(PROJECTIONS)}; "
+                f"received {pattern!r}"
+            )
+        selected.update(matches)
+    return tuple(name for name in PROJECTIONS if name in selected)

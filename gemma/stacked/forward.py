@@ -1,0 +1,244 @@
+"""The stacked forward: one scan over layers for training, prefill and decoding.
+
+Turns token ids and the arrays of a state tree into hidden states. Blocks of the Keras
+model serve as templates whose variables are replaced in each scan step, so that the
+model has one definition; a test holds this equal to the model's own call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from gemma.backbones.backbone import Backbone
+from gemma.layers.decoder_block import GemmaDecoderBlock
+from gemma.stacked.tree import Stack, block_variables, stacked_tree, stacks
+
+Weights = Mapping[str, jax.Array]
+Cache = dict[str, tuple[jax.Array, jax.Array]]
+"""Keys and values of each stack: [layers, batch, keys, kv_heads, head_dim]."""
+
+
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _same_weight(path: str, x: jax.Array) -> jax.Array:
+    return x
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """Sharding constraints that the caller's mesh asks for; none by default.
+
+    Attributes:
+        activation: On hidden states, after the embedding and every block.
+        embedding: On the embedding table, once.
+        weight: On one layer's weight in the scan body; gets its path and value.
+    """
+
+    activation: Callable[[jax.Array], jax.Array] = _same
+    embedding: Callable[[jax.Array], jax.Array] = _same
+    weight: Callable[[str, jax.Array], jax.Array] = _same_weight
+
+
+class Stacked:
+    """The pure functions of one backbone over its state tree's arrays."""
+
+    def __init__(
+        self, backbone: Backbone, constraints: Constraints | None = None
+    ) -> None:
+        self.backbone = backbone
+        self.config = backbone.gemma_config
+        self.tree = stacked_tree(backbone)
+        self.constraints = constraints or Constraints()
+        self._stacks = stacks(self.config)
+
+    def hidden(
+        self,
+        weights: Weights,
+        token_ids: jax.Array,
+        *,
+        positions: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        padding_mask: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+        remat: str = "none",
+    ) -> jax.Array:
+        """Return the hidden states after the final norm, [batch, seq, hidden].
+
+        Args:
+            weights: An array for every path of the tree.
+            token_ids: int32 [batch, seq].
+            positions: int32 [batch, seq]; 0, 1, 2, ... by default.
+            segment_ids: int32 [batch, seq]; attention stays within equal ids.
+            padding_mask: [batch, seq], false where keys are padding.
+            dropout_key: Turns dropout on; every layer draws its own.
+            remat: `none` keeps what the backward pass needs, `block` computes each
+                scan step again from its input.
+
+        Raises:
+            ValueError: A weight is missing or left over.
+        """
+        x = self._start(weights, token_ids)
+        inputs = {
+            "positions": positions,
+            "segment_ids": segment_ids,
+            "padding_mask": padding_mask,
+        }
+        for stack in self._stacks:
+
+            def body(x: jax.Array, xs: Any, stack: Stack = stack) -> Any:
+                layer_weights, seeds = xs
+                for k, kind in enumerate(stack.kinds):
+                    values = {name: w[k] for name, w in layer_weights.items()}
+                    seed = None if seeds is None else seeds[k]
+                    x, _ = self._block(stack, k, values, seed, x, **inputs)
+                return x, None
+
+            if remat == "block":
+                body = jax.checkpoint(body, prevent_cse=False)
+            seeds = _layer_seeds(dropout_key, stack)
+            x, _ = jax.lax.scan(body, x, (self._layered(weights, stack), seeds))
+        return self._finish(weights, x)
+
+    def prefill(
+        self, weights: Weights, token_ids: jax.Array, *, cache_length: int
+    ) -> tuple[jax.Array, Cache]:
+        """Run prompts [batch, seq] and keep keys and values of `cache_length` places.
+
+        Right padding is run too: its keys stand after the last real token, where
+        decoding overwrites them before it can see them.
+        """
+        x, cache = self._start(weights, token_ids), {}
+        missing = cache_length - token_ids.shape[1]
+        for stack in self._stacks:
+
+            def body(x: jax.Array, layer_weights: Any, stack: Stack = stack) -> Any:
+                keys, values = [], []
+                for k in range(len(stack.kinds)):
+                    own = {name: w[k] for name, w in layer_weights.items()}
+                    x, (key, value) = self._block(stack, k, own, None, x)
+                    keys.append(key)
+                    values.append(value)
+                return x, (jnp.stack(keys), jnp.stack(values))
+
+            x, kept = jax.lax.scan(body, x, self._layered(weights, stack))
+            pad = [(0, 0)] * 3 + [(0, missing), (0, 0), (0, 0)]
+            cache[stack.name] = jax.tree.map(lambda c: jnp.pad(c, pad), kept)
+        return self._finish(weights, x), cache
+
+    def decode(
+        self, weights: Weights, token_ids: jax.Array, positions: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Run one token a row at its position, both int32 [batch].
+
+        Returns:
+            Hidden states [batch, hidden] and the cache with the token in it.
+        """
+        x, extended = self._start(weights, token_ids[:, None]), {}
+        places = positions[:, None]
+        for stack in self._stacks:
+
+            def body(x: jax.Array, xs: Any, stack: Stack = stack) -> Any:
+                layer_weights, (keys, values) = xs
+                new_keys, new_values = [], []
+                for k in range(len(stack.kinds)):
+                    own = {name: w[k] for name, w in layer_weights.items()}
+                    x, (key, value) = self._block(
+                        stack,
+                        k,
+                        own,
+                        None,
+                        x,
+                        positions=places,
+                        cache=(keys[k], values[k]),
+                    )
+                    new_keys.append(key)
+                    new_values.append(value)
+                return x, (jnp.stack(new_keys), jnp.stack(new_values))
+
+            xs = (self._layered(weights, stack), cache[stack.name])
+            x, extended[stack.name] = jax.lax.scan(body, x, xs)
+        return self._finish(weights, x)[:, 0], extended
+
+    def _start(self, weights: Weights, token_ids: jax.Array) -> jax.Array:
+        self._check(weights)
+        dtype = self.backbone.dtype_policy.compute_dtype
+        table = self.constraints.embedding(weights["token_embedding/embeddings"])
+        x = table[token_ids].astype(dtype)
+        x = x * jnp.asarray(self.config.hidden_dim**0.5, dtype)
+        return self.constraints.activation(x)
+
+    def _finish(self, weights: Weights, x: jax.Array) -> jax.Array:
+        norm = self.backbone.get_layer("final_normalization")
+        mapping = [(norm.scale, weights["final_normalization/scale"])]
+        with keras.StatelessScope(state_mapping=mapping, initialize_variables=False):
+            return self.constraints.activation(norm(x))
+
+    def _block(
+        self,
+        stack: Stack,
+        k: int,
+        values: Weights,
+        seed: jax.Array | None,
+        x: jax.Array,
+        **inputs: Any,
+    ) -> Any:
+        block = self.backbone.blocks[stack.layers[k]]
+        mapping = self._mapping(block, stack, values, seed)
+        scope = keras.StatelessScope(state_mapping=mapping, initialize_variables=False)
+        with scope:
+            x, cache = block.step(x, training=seed is not None, **inputs)
+        return self.constraints.activation(x), cache
+
+    def _mapping(
+        self,
+        block: GemmaDecoderBlock,
+        stack: Stack,
+        values: Weights,
+        seed: jax.Array | None,
+    ) -> list[tuple[keras.Variable, jax.Array]]:
+        weight = self.constraints.weight
+        mapping = [
+            (variable, weight(f"{stack.name}/{name}", values[name]))
+            for name, variable in block_variables(block)
+        ]
+        if seed is not None and block.seed_generator is not None:
+            mapping.append((block.seed_generator.state, seed))
+        return mapping
+
+    def _layered(self, weights: Weights, stack: Stack) -> dict[str, jax.Array]:
+        """Return a stack's weights as [scan steps, layers of a step, ...]."""
+        prefix = stack.name + "/"
+        steps = len(stack.layers) // len(stack.kinds)
+        return {
+            path.removeprefix(prefix): w.reshape(steps, len(stack.kinds), *w.shape[1:])
+            for path, w in weights.items()
+            if path.startswith(prefix)
+        }
+
+    def _check(self, weights: Weights) -> None:
+        if missing := self.tree.keys() - weights.keys():
+            raise ValueError(f"weights are missing for {sorted(missing)[:3]}")
+        if foreign := weights.keys() - self.tree.keys():
+            raise ValueError(f"weights for no variable: {sorted(foreign)[:3]}")
+
+
+def _layer_seeds(key: jax.Array | None, stack: Stack) -> jax.Array | None:
+    """Return a seed a layer, uint32 [scan steps, layers of a step, 2].
+
+    Keras counts up from a seed with every draw, so neighbouring seeds would repeat
+    each other's draws: they are folded instead.
+    """
+    if key is None:
+        return None
+    layers = jnp.asarray(list(stack.layers))
+    fold = jax.vmap(lambda layer: jax.random.key_data(jax.random.fold_in(key, layer)))
+    steps = len(stack.layers) // len(stack.kinds)
+    return fold(layers).reshape(steps, len(stack.kinds), 2)

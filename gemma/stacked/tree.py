@@ -1,0 +1,139 @@
+"""The state tree: which variables of a backbone become which stacked array.
+
+Turns a backbone, abstract or not, into a table of stacked variables. Layers of whole
+periods of the attention pattern stand in `decoder_blocks/...`, what is left after the
+last whole period in `decoder_blocks_rest/...`; the first dim is the layer, unsplit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from gemma.backbones.backbone import Backbone
+from gemma.config import AttentionKind, GemmaConfig
+
+BLOCKS, REST = "decoder_blocks", "decoder_blocks_rest"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """A run of layers that one scan covers.
+
+    Attributes:
+        name: First part of the paths of its arrays.
+        layers: Indices of its layers, in order.
+        kinds: Kinds of attention in one scan step; divides the layers.
+    """
+
+    name: str
+    layers: range
+    kinds: tuple[AttentionKind, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class StackedVariable:
+    """One array of the state tree and the variables that it stands for.
+
+    Attributes:
+        path: Its name in the tree.
+        members: The variables, in the order of the first dim; a variable that is not
+            part of a layer stands alone and is not stacked.
+        is_stacked: Whether there is a first dim for layers.
+    """
+
+    path: str
+    members: tuple[keras.Variable, ...]
+    is_stacked: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape with the layers first."""
+        shape = tuple(self.members[0].shape)
+        return (len(self.members), *shape) if self.is_stacked else shape
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Dtype of the variables."""
+        return jnp.dtype(self.members[0].dtype)
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the variable is a factor of an adapter."""
+        return "/lora_kernel_" in self.path
+
+
+def stacks(config: GemmaConfig) -> list[Stack]:
+    """Return the scans that cover all layers in order."""
+    pattern = config.attention_pattern
+    period = len(pattern)
+    whole = config.num_layers // period * period
+    found = [Stack(BLOCKS, range(whole), pattern)] if whole else []
+    rest = range(whole, config.num_layers)
+    if rest:
+        # after whole periods come the first layers of the pattern; a scan step is
+        # one layer where they are alike, all of them where they are not
+        kinds = pattern[: len(rest)]
+        alike = len(set(kinds)) == 1
+        found.append(Stack(REST, rest, kinds[:1] if alike else kinds))
+    return found
+
+
+def stacked_tree(backbone: Backbone) -> dict[str, StackedVariable]:
+    """Return the state tree of a backbone by path, in the order of its variables.
+
+    Random states are left out: they belong to a step, not to the model.
+    """
+    tree = {}
+    embedding = backbone.token_embedding.embeddings
+    tree["token_embedding/embeddings"] = _single(embedding)
+    for stack in stacks(backbone.gemma_config):
+        blocks = [backbone.blocks[layer] for layer in stack.layers]
+        for names in zip(*(block_variables(block) for block in blocks), strict=True):
+            path = f"{stack.name}/{names[0][0]}"
+            members = tuple(variable for _, variable in names)
+            tree[path] = StackedVariable(path, members, is_stacked=True)
+    scale = backbone.get_layer("final_normalization").scale
+    tree["final_normalization/scale"] = _single(scale)
+    return tree
+
+
+def block_variables(
+    block: keras.layers.Layer,
+) -> Iterator[tuple[str, keras.Variable]]:
+    """Yield a block's weights with their paths below the block."""
+    for variable in block.weights:
+        if "seed_generator" not in variable.path:
+            yield variable.path.split("/", 1)[1], variable
+
+
+def unstack(
+    tree: dict[str, StackedVariable], read: Callable[[str, int | None], jax.Array]
+) -> Iterator[tuple[str, jax.Array]]:
+    """Yield each variable's path and value, one layer at a time.
+
+    Args:
+        tree: The state tree.
+        read: Returns the array at a stacked path, or its layer at an index.
+    """
+    for path, stacked in tree.items():
+        for index, member in enumerate(stacked.members):
+            yield member.path, read(path, index if stacked.is_stacked else None)
+
+
+def stack_values(tree: dict[str, StackedVariable]) -> dict[str, jax.Array]:
+    """Copy the values of a concrete backbone into stacked arrays."""
+    return {
+        path: jnp.stack([jnp.asarray(member.value) for member in stacked.members])
+        if stacked.is_stacked
+        else jnp.asarray(stacked.members[0].value)
+        for path, stacked in tree.items()
+    }
+
+
+def _single(variable: keras.Variable) -> StackedVariable:
+    return StackedVariable(variable.path, (variable,), is_stacked=False)

@@ -1,0 +1,1 @@
+"""Fine-tunes Gemma from a configuration; see `trainer.run` for the way of the data."""

@@ -1,0 +1,91 @@
+"""Adapters and full presets out of the state tree, one layer at a time.
+
+Turns stacked arrays into KerasHub's files. The full preset has its adapters merged in
+float32 and is rounded once, when it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from etils import epath
+
+from gemma.adapters import write_lora
+from gemma.layers.projection import merge_adapter
+from gemma.presets import write_preset
+from trainer.model.assemble import Model
+
+ADAPTER_FILE = "adapter.lora.h5"
+
+
+def write_adapter(
+    directory: epath.PathLike, model: Model, arrays: Mapping[str, jax.Array]
+) -> epath.Path:
+    """Write `adapter.lora.h5` and `adapter.json`; return the former's path."""
+    path = epath.Path(directory) / ADAPTER_FILE
+    adapters = {
+        member.path: np.asarray(arrays[name][layer])
+        for name, variable in model.tree.items()
+        if variable.is_adapter
+        for layer, member in enumerate(variable.members)
+    }
+    write_lora(
+        path,
+        adapters,
+        config=model.stacked.config,
+        rank=model.lora.rank,
+        alpha=model.lora.alpha,
+        targets=model.lora.targets,
+        factorisation=model.lora.factorisation,
+        base=model.preset.name,
+    )
+    return path
+
+
+def write_full_preset(
+    directory: epath.PathLike,
+    model: Model,
+    arrays: Mapping[str, jax.Array],
+    *,
+    dtype: str,
+    sequence_length: int,
+) -> None:
+    """Write the whole model, adapters merged, in KerasHub's form."""
+    places = _places(model)
+
+    def read(path: str) -> np.ndarray:
+        return np.asarray(merged(model, arrays, *places[path]))
+
+    write_preset(
+        directory,
+        config=model.stacked.config,
+        dtype=dtype,
+        arrays=read,
+        vocabulary=model.preset.vocabulary(),
+        sequence_length=sequence_length,
+    )
+
+
+def merged(
+    model: Model, arrays: Mapping[str, jax.Array], path: str, layer: int | None
+) -> jax.Array:
+    """Return the array at a tree's path, or its layer, with its adapter merged."""
+    value = arrays[path] if layer is None else arrays[path][layer]
+    factor = path.replace("/kernel", "/lora_kernel_a")
+    if factor == path or factor not in arrays:
+        return value
+    a = arrays[factor][layer]
+    b = arrays[path.replace("/kernel", "/lora_kernel_b")][layer]
+    return merge_adapter(value, a, b, scale=model.lora.scale)
+
+
+def _places(model: Model) -> dict[str, tuple[str, int | None]]:
+    """Map every weight's path to its stacked array and its layer there."""
+    return {
+        member.path: (name, layer if variable.is_stacked else None)
+        for name, variable in model.tree.items()
+        if not variable.is_adapter
+        for layer, member in enumerate(variable.members)
+    }

@@ -1,0 +1,204 @@
+"""Which values make sense, alone and together, before anything is computed.
+
+Turns a typed configuration into a list of problems, all of them at once. It refuses
+to look at devices, files or models: those checks are with the code that opens them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from trainer.config.choices import groups
+from trainer.config.errors import ConfigError, ConfigErrors
+from trainer.config.limits import value_problems
+from trainer.config.mesh_shape import check_batch, check_devices, parse_shape
+from trainer.config.schema import RunConfig
+from trainer.config.spelling import listing, nearest
+
+__all__ = ["ConfigError", "ConfigErrors", "check", "find_problems", "raise_problems"]
+
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_STEPS = re.compile(r"(\d+)-(\d+)")
+
+
+def check(config: RunConfig) -> None:
+    """Refuse a configuration that cannot be meant.
+
+    Raises:
+        ConfigError: One problem, or a `ConfigErrors` with several.
+    """
+    raise_problems(find_problems(config))
+
+
+def raise_problems(problems: list[ConfigError]) -> None:
+    """Raise the one problem, or all of them as one error; nothing when there is none.
+
+    Raises:
+        ConfigError: There is a problem.
+    """
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise ConfigErrors(problems)
+
+
+def find_problems(config: RunConfig) -> list[ConfigError]:
+    """Return every problem of the configuration; what follows from one is left out."""
+    values = list(value_problems(config))
+    wrong = {problem.key for problem in values}
+    together = [
+        *_preset_problems(config),
+        *_mesh_problems(config),
+        *_batch_problems(config),
+        *_step_problems(config),
+        *_data_problems(config),
+        *_lora_problems(config),
+        *_run_problems(config),
+    ]
+    return values + [problem for problem in together if problem.key not in wrong]
+
+
+def _preset_problems(config: RunConfig) -> Iterator[ConfigError]:
+    name = config.preset.name
+    if "/" in name or "\\" in name or ":" in name or name.startswith((".", "~")):
+        return  # a handle or a directory: whoever opens it says whether it is there
+    presets = groups()["preset"]
+    if name not in presets:
+        near = nearest(name, presets)
+        yield ConfigError(
+            key="preset.name",
+            expected=f"one of {listing(presets)}; or a kaggle:// or hf:// handle, or a "
+            "directory (./name)",
+            received=name,
+            fix=f"preset={near or 'gemma2_tiny_en'}",
+        )
+
+
+def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
+    if config.mesh.shape == "auto":
+        return
+    try:
+        shape = parse_shape(config.mesh.shape)
+        if config.device.simulated > 0:
+            check_devices(shape, config.device.simulated)
+    except ConfigError as error:
+        yield error
+        return
+    trainer = config.trainer
+    microbatch_size = trainer.microbatch_size or trainer.global_batch_size
+    if config.task == "train" and microbatch_size > 0:
+        try:
+            check_batch(shape, microbatch_size)
+        except ConfigError as error:
+            yield error
+
+
+def _batch_problems(config: RunConfig) -> Iterator[ConfigError]:
+    whole, part = config.trainer.global_batch_size, config.trainer.microbatch_size
+    if part and part > 0 and whole > 0 and whole % part:
+        yield ConfigError(
+            key="trainer.microbatch_size",
+            expected=f"a divisor of trainer.global_batch_size ({whole})",
+            received=part,
+            fix=f"trainer.microbatch_size={math.gcd(whole, part)}",
+        )
+
+
+def _step_problems(config: RunConfig) -> Iterator[ConfigError]:
+    steps, warmup = config.trainer.num_train_steps, config.schedule.warmup_steps
+    if warmup > steps:
+        yield ConfigError(
+            key="schedule.warmup_steps",
+            expected=f"at most trainer.num_train_steps ({steps})",
+            received=warmup,
+            fix=f"schedule.warmup_steps={steps // 10}",
+        )
+    profile = config.trainer.profile
+    if profile is None:
+        return
+    match, example = _STEPS.fullmatch(profile), f"1-{min(5, steps)}"
+    if not match or not 1 <= int(match[1]) <= int(match[2]) <= steps:
+        yield ConfigError(
+            key="trainer.profile",
+            expected=f"first and last step, from 1 to {steps}, such as {example}",
+            received=profile,
+            fix=f"trainer.profile={example}",
+        )
+
+
+def _data_problems(config: RunConfig) -> Iterator[ConfigError]:
+    data = config.data
+    if data.source == "jsonl" and not data.path:
+        yield _missing("data.path", "a file or glob of JSONL rows", "data/train.jsonl")
+    if data.source == "tfds":
+        if not data.name:
+            yield _missing("data.name", "the name of a TFDS data set", "my_rows")
+        if not data.data_dir:
+            yield _missing("data.data_dir", "where TFDS data sets are", "data/tfds")
+    for key, value, source in (
+        ("data.path", data.path, "jsonl"),
+        ("data.eval_path", data.eval_path, "jsonl"),
+        ("data.name", data.name, "tfds"),
+        ("data.data_dir", data.data_dir, "tfds"),
+    ):
+        if value is not None and data.source != source:
+            yield ConfigError(
+                key=key,
+                expected=f"null, since data={data.source} does not read it",
+                received=value,
+                fix=f"data={source} {key}={value}",
+            )
+
+
+def _lora_problems(config: RunConfig) -> Iterator[ConfigError]:
+    lora = config.lora
+    if lora.rank > 0 and not lora.targets:
+        yield ConfigError(
+            key="lora.targets",
+            expected="at least one pattern of layer names",
+            received="[]",
+            fix="lora.targets=[query,value], or lora=none for full fine-tuning",
+        )
+    if lora.rank == 0 and lora.path:
+        yield ConfigError(
+            key="lora.path",
+            expected="null, since lora.rank is 0 and nothing takes an adapter",
+            received=lora.path,
+            fix=f"lora=rank8 lora.path={lora.path}",
+        )
+
+
+def _run_problems(config: RunConfig) -> Iterator[ConfigError]:
+    name = config.run.name
+    if name is not None and not _RUN_NAME.fullmatch(name):
+        yield ConfigError(
+            key="run.name",
+            expected="a folder's name: letters, digits, dots, dashes, underscores",
+            received=name,
+            fix=f"run.name={re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.')}",
+        )
+    if config.task == "export" and not config.export.path:
+        yield _missing("export.path", "a directory that does not exist yet", "exported")
+    if config.preset.quantize and config.lora.rank == 0 and config.task == "train":
+        yield ConfigError(
+            key="preset.quantize",
+            expected="null, since lora=none trains the weights themselves",
+            received=config.preset.quantize,
+            fix="preset.quantize=null, or lora=rank8",
+        )
+    unwritten = "preset" in config.tracker.upload and not config.artifacts.preset
+    if config.tracker.name == "wandb" and unwritten:
+        yield ConfigError(
+            key="tracker.upload",
+            expected="no preset, since artifacts.preset=false does not write it",
+            received=f"[{','.join(config.tracker.upload)}]",
+            fix="artifacts.preset=true, or tracker.upload=[lora]",
+        )
+
+
+def _missing(key: str, expected: str, example: str) -> ConfigError:
+    return ConfigError(
+        key=key, expected=expected, received="nothing", fix=f"{key}={example}"
+    )

@@ -1,0 +1,66 @@
+"""How a command ends: an exit code, and one screen on stderr when it went wrong.
+
+Turns whatever a call raises into the code that DESIGN promises. Tracebacks are for
+`debug=true`; without it a bug shows where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from trainer.config.errors import MemoryPlanError, RunError
+
+STOPPED_BY_USER = 130
+PREEMPTED = 83
+BUG = 1
+
+
+def exit_code_of(call: Callable[[], int], *, debug: bool) -> int:
+    """Return what `call` returns, or the code of what it raises, told on stderr.
+
+    `SystemExit` passes through.
+    """
+    try:
+        return call()
+    except BrokenPipeError:  # whoever read our output has left, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BUG
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        text, code = _told(error)
+        print(text, file=sys.stderr)
+        return code
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """Return the text and the exit code of an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped (exit code 130); the same command goes on", STOPPED_BY_USER
+    if isinstance(error, MemoryError):
+        error = _out_of_memory(error)
+    if isinstance(error, RunError):
+        return error.message(), error.exit_code
+    return _bug(error), BUG
+
+
+def _out_of_memory(error: MemoryError) -> MemoryPlanError:
+    return MemoryPlanError(
+        key="trainer.microbatch_size",
+        expected="a run that fits the memory of this machine",
+        received=str(error) or "no memory left",
+        fix="a smaller trainer.microbatch_size or data.sequence_length",
+    )
+
+
+def _bug(error: BaseException) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"a bug of the trainer (exit code {BUG})\n"
+        f"  {type(error).__name__}: {error}\n"
+        f"  in {place.name}, line {place.lineno} of {place.filename}\n"
+        "  debug=true shows the whole traceback"
+    )

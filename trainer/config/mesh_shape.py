@@ -1,0 +1,81 @@
+"""The mesh as people type it, and what follows from its two numbers alone.
+
+Turns `2x4` into (2, 4) and says which shapes a number of devices allows. It knows no
+devices, so that a wrong mesh is told before JAX is imported.
+"""
+
+from __future__ import annotations
+
+from trainer.config.errors import ConfigError
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """Turn `2x4` into (2, 4): batch x model.
+
+    Raises:
+        ConfigError: It is not two positive numbers with an x between them.
+    """
+    parts = text.lower().split("x")
+    if len(parts) == 2 and all(part.isdecimal() and int(part) > 0 for part in parts):
+        return int(parts[0]), int(parts[1])
+    raise ConfigError(
+        key="mesh.shape",
+        expected="auto, or batch x model such as 1x8",
+        received=text,
+        fix=_suggestion(text),
+    )
+
+
+def auto_shapes(num_devices: int) -> list[tuple[int, int]]:
+    """Return the shapes of all devices with a power of two on `model`, from 1 up."""
+    shapes, model = [], 1
+    while num_devices % model == 0:
+        shapes.append((num_devices // model, model))
+        model *= 2
+    return shapes
+
+
+def check_devices(shape: tuple[int, int], num_devices: int) -> None:
+    """Refuse a shape that needs other devices than there are.
+
+    Raises:
+        ConfigError: With the shapes that would fit and the simulation switch.
+    """
+    needed = shape[0] * shape[1]
+    if needed == num_devices:
+        return
+    fitting = " or ".join(f"mesh={b}x{m}" for b, m in auto_shapes(num_devices))
+    raise ConfigError(
+        key="mesh.shape",
+        expected=f"2 numbers whose product is the number of devices, {num_devices}",
+        received=f"{shape[0]}x{shape[1]}, which needs {needed}",
+        fix=f"{fitting}; on a CPU device.simulated={needed} makes {needed} of one",
+    )
+
+
+def check_batch(shape: tuple[int, int], microbatch_size: int) -> None:
+    """Refuse a microbatch that the `batch` axis cannot share out evenly.
+
+    Raises:
+        ConfigError: With the next larger batch that would do.
+    """
+    if microbatch_size % shape[0]:
+        larger = -(-microbatch_size // shape[0]) * shape[0]
+        raise ConfigError(
+            key="trainer.microbatch_size",
+            expected=f"a multiple of the mesh's batch axis ({shape[0]})",
+            received=microbatch_size,
+            fix=f"trainer.global_batch_size={larger}, or another mesh",
+        )
+
+
+def _suggestion(text: str) -> str:
+    """Return the mesh that `text` may mean: `2*4`, `2,4`, `[2, 4]`, `8`."""
+    numbers = [
+        int(word) for word in "".join(c if c.isdecimal() else " " for c in text).split()
+    ]
+    if len(numbers) == 2 and min(numbers) > 0:
+        return f"mesh={numbers[0]}x{numbers[1]}"
+    if len(numbers) == 1 and numbers[0] > 0:
+        return f"mesh=1x{numbers[0]} or mesh={numbers[0]}x1"
+    return "mesh=auto"

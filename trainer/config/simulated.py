@@ -1,0 +1,35 @@
+"""Devices that are simulated on the CPU, asked for before JAX is imported.
+
+Turns `device.simulated` into the environment that JAX reads once, at its import. It
+does not import JAX itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from trainer.config.errors import ConfigError
+
+
+def simulate_devices(count: int) -> None:
+    """Make JAX, not yet imported, see `count` CPU devices; 0 changes nothing.
+
+    Raises:
+        ConfigError: JAX is imported already and sees another number of devices.
+    """
+    flag = f"--xla_force_host_platform_device_count={count}"
+    present = os.environ.get("XLA_FLAGS", "")
+    if count == 0 or ("jax" in sys.modules and flag in present.split()):
+        return
+    if "jax" in sys.modules:
+        raise ConfigError(
+            key="device.simulated",
+            expected="one number in all jobs: JAX reads it once",
+            received=count,
+            fix="one command for each number of devices",
+        )
+    other = re.sub(r"--xla_force_host_platform_device_count=\S*", "", present)
+    os.environ["XLA_FLAGS"] = f"{other} {flag}".strip()
+    os.environ["JAX_PLATFORMS"] = "cpu"

@@ -1,0 +1,1 @@
+"""Devices as a mesh of `batch` x `model`, and processes as numbers."""

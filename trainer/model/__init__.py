@@ -1,0 +1,1 @@
+"""Presets and adapters as sharded, stacked arrays with their functions."""

@@ -1,0 +1,131 @@
+"""Where every array of the state tree lies, asked of one `ModelParallel`.
+
+Turns Keras's layout of a variable into the sharding of its stacked array, and into
+the three constraints that keep collectives small. There is no second table: what the
+layout map says of a variable is what its stack gets, with the layers unsplit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import keras
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gemma.config import GemmaConfig
+from gemma.layout import gemma_layout_map, matching_rules
+from gemma.stacked import Constraints, StackedVariable
+from trainer.distribution.mesh import AXES
+
+LARGE_BYTES = 1 << 20
+BATCH, MODEL = AXES
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """A mesh and the distribution that lays variables out on it."""
+
+    mesh: Mesh
+    distribution: keras.distribution.ModelParallel
+
+    def spec(self, variable: StackedVariable) -> PartitionSpec:
+        """Return how a stacked array is split; layers stay whole.
+
+        Raises:
+            ValueError: Not exactly one layout rule covers the variable.
+        """
+        member = variable.members[0]
+        rules = matching_rules(member.path)
+        if len(rules) != 1:
+            raise ValueError(
+                f"{member.path} must match exactly one layout rule, "
+                f"matches {[rule.pattern for rule in rules]}"
+            )
+        axes = self.distribution.get_variable_layout(member).axes
+        return PartitionSpec(*([None] if variable.is_stacked else []), *axes)
+
+    def sharding(self, variable: StackedVariable) -> NamedSharding:
+        """Return the sharding of a stacked array."""
+        return NamedSharding(self.mesh, self.spec(variable))
+
+    def replicated(self) -> NamedSharding:
+        """Return the sharding of what every device holds."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def constraints(self, tree: dict[str, StackedVariable]) -> Constraints:
+        """Return the constraints on activations, embedding and gathered weights."""
+        if self.mesh.size == 1:
+            return Constraints()
+        gathered = {path: self._gathered(v) for path, v in tree.items()}
+
+        def constrain_weight(path: str, weight: jax.Array) -> jax.Array:
+            return jax.lax.with_sharding_constraint(weight, gathered[path])
+
+        return Constraints(
+            activation=self._constrain(PartitionSpec(BATCH)),
+            embedding=self._constrain(self._embedding_spec(tree)),
+            weight=constrain_weight,
+        )
+
+    def _constrain(self, spec: PartitionSpec) -> Callable[[jax.Array], jax.Array]:
+        sharding = NamedSharding(self.mesh, spec)
+        return lambda x: jax.lax.with_sharding_constraint(x, sharding)
+
+    def _embedding_spec(self, tree: dict[str, StackedVariable]) -> PartitionSpec:
+        axes = self.spec(tree["token_embedding/embeddings"])
+        return PartitionSpec(*(axis if axis == MODEL else None for axis in axes))
+
+    def _gathered(self, variable: StackedVariable) -> NamedSharding:
+        """Sharding of one layer's weight while it computes: whole over `batch`.
+
+        An axis that had to leave the heads splits storage only: it is gathered too,
+        since scores over a split head would be summed across devices.
+        """
+        path = variable.members[0].path
+        wish = matching_rules(path)[0].wish
+        spec = self.spec(variable)[1:] if variable.is_stacked else self.spec(variable)
+        kept = [
+            axis if axis == MODEL and dim < len(wish) and wish[dim] == "model" else None
+            for dim, axis in enumerate(spec)
+        ]
+        return NamedSharding(self.mesh, PartitionSpec(*kept))
+
+
+def place(mesh: Mesh, config: GemmaConfig) -> Placement:
+    """Build the `ModelParallel` distribution of a model on a mesh."""
+    device_mesh = keras.distribution.DeviceMesh(
+        shape=mesh.devices.shape,
+        axis_names=AXES,
+        devices=[f"{d.platform}:{d.id}" for d in mesh.devices.flat],
+    )
+    layout_map = gemma_layout_map(device_mesh, MODEL, BATCH, config=config)
+    distribution = keras.distribution.ModelParallel(
+        layout_map=layout_map, batch_dim_name=BATCH
+    )
+    return Placement(mesh, distribution)
+
+
+def check_all_large_are_split(
+    tree: dict[str, StackedVariable], placement: Placement
+) -> None:
+    """Refuse a layout that leaves a large tensor whole on every device.
+
+    Raises:
+        ValueError: Such a tensor, by name, on a mesh where some axis divides a dim.
+    """
+    sizes = dict(zip(AXES, placement.mesh.devices.shape, strict=True))
+    for path, variable in tree.items():
+        shape = variable.shape[1:] if variable.is_stacked else variable.shape
+        bytes_each = variable.dtype.itemsize
+        for dim in shape:
+            bytes_each *= dim
+        could = any(n > 1 and dim % n == 0 for n in sizes.values() for dim in shape)
+        split = any(sizes[axis] > 1 for axis in placement.spec(variable) if axis)
+        if bytes_each >= LARGE_BYTES and could and not (split or variable.is_adapter):
+            raise ValueError(
+                f"{path} has {bytes_each} bytes a layer and stays whole on a mesh of "
+                f"{placement.mesh.devices.shape}; its layout rule must split it"
+            )
+

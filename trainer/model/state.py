@@ -1,0 +1,126 @@
+"""Fills the state tree: weights from a preset, adapters, or random numbers.
+
+Turns a source of weights into sharded stacked arrays, one stack at a time and only
+the slices that this process's devices hold; nothing is ever whole on the host.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from gemma.presets import WeightSource
+from gemma.stacked import StackedVariable
+
+Index = tuple[slice, ...]
+Tree = dict[str, StackedVariable]
+Arrays = dict[str, jax.Array]
+
+
+def load_arrays(
+    tree: Tree, source: WeightSource, sharding: Callable[[StackedVariable], NamedSharding]
+) -> Arrays:
+    """Read every variable of `tree` from `source`, each slice once per process."""
+    return {
+        path: _assemble(variable, sharding(variable), source.read)
+        for path, variable in tree.items()
+    }
+
+
+def arrays_from_members(
+    tree: Tree,
+    values: Mapping[str, np.ndarray],
+    sharding: Callable[[StackedVariable], NamedSharding],
+) -> Arrays:
+    """Stack values that are given by variable path, such as an adapter file's."""
+    return {
+        path: _assemble(variable, sharding(variable), lambda p, i: values[p][i])
+        for path, variable in tree.items()
+    }
+
+
+def random_arrays(
+    tree: Tree, sharding: Callable[[StackedVariable], NamedSharding], *, seed: int
+) -> Arrays:
+    """Draw every variable as its Keras initializer would, from `seed` and its path.
+
+    The numbers depend on seed, path and layer only, not on the mesh.
+    """
+    return {
+        path: jax.jit(_draw, static_argnums=(0, 1), out_shardings=sharding(variable))(
+            _Drawn(variable), seed
+        )
+        for path, variable in tree.items()
+    }
+
+
+class _Drawn:
+    """What `_draw` needs of a variable, hashable by path and shape."""
+
+    def __init__(self, variable: StackedVariable) -> None:
+        self.variable = variable
+
+    def __hash__(self) -> int:
+        return hash((self.variable.path, self.variable.shape))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Drawn) and self.variable is other.variable
+
+
+def _draw(drawn: _Drawn, seed: int) -> jax.Array:
+    variable = drawn.variable
+    member = variable.members[0]
+    kind = type(member._initializer).__name__
+    shape = tuple(member.shape)
+
+    def one(path: str) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(path.encode()))
+        if kind == "Zeros":
+            return jnp.zeros(shape, variable.dtype)
+        if kind == "RandomNormal":
+            value = jax.random.normal(key, shape, "float32")
+            return (value * member._initializer.stddev).astype(variable.dtype)
+        limit = np.sqrt(6.0 / _fan_in(shape))  # he_uniform, the adapters' A
+        return jax.random.uniform(key, shape, "float32", -limit, limit)
+
+    if not variable.is_stacked:
+        return one(member.path)
+    return jnp.stack([one(m.path) for m in variable.members])
+
+
+def _fan_in(shape: tuple[int, ...]) -> int:
+    """Inputs summed by an output; for (heads, hidden, rank) the hidden dim."""
+    return shape[-2]
+
+
+def _assemble(
+    variable: StackedVariable,
+    sharding: NamedSharding,
+    read: Callable[[str, Index | None], np.ndarray],
+) -> jax.Array:
+    shape, dtype = variable.shape, variable.dtype
+    seen: dict[tuple, np.ndarray] = {}
+
+    def shard(index: Index) -> np.ndarray:
+        key = tuple((s.start, s.stop) for s in index)
+        if key not in seen:  # replicas of a shard are read once
+            seen[key] = _read_shard(variable, index, read).astype(dtype, copy=False)
+        return seen[key]
+
+    return jax.make_array_from_callback(shape, sharding, shard)
+
+
+def _read_shard(
+    variable: StackedVariable,
+    index: Index,
+    read: Callable[[str, Index | None], np.ndarray],
+) -> np.ndarray:
+    if not variable.is_stacked:
+        return np.asarray(read(variable.members[0].path, index))
+    layers = variable.members[index[0]]
+    return np.stack([np.asarray(read(m.path, index[1:])) for m in layers])

@@ -1,0 +1,1 @@
+"""What a command can do: train, evaluate, generate."""

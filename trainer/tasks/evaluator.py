@@ -1,0 +1,89 @@
+"""Held-out loss and answers to held-out prompts, for any weights.
+
+Turns weights into named numbers and texts. Sums of all batches are divided once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from gemma.chat import ChatFormat
+from gemma.decoding import Decoder
+from trainer.config.schema import GenerateConfig
+from trainer.data.evaluation import EvaluationSet
+from trainer.tasks.session import Session
+from trainer.training.step import build_eval_step, place_batch
+
+Weights = Mapping[str, jax.Array]
+
+
+class Evaluator:
+    """Measures the loss on the same held-out batches every time."""
+
+    def __init__(self, session: Session, held_out: EvaluationSet) -> None:
+        self._mesh = session.mesh
+        self._held_out = held_out
+        self._step = build_eval_step(
+            session.model.stacked,
+            loss_chunk_tokens=session.config.trainer.loss_chunk_tokens,
+            end_of_turn=session.tokenizer.end_of_turn_id,
+            shards=session.mesh.devices.shape[0],
+        )
+
+    def __call__(self, weights: Weights) -> dict[str, float]:
+        """Return losses in nats a token, over all positions with loss and content only.
+
+        Content leaves out `<end_of_turn>`, which is nearly free to learn.
+        """
+        since = time.perf_counter()
+        sums = [
+            self._step(weights, place_batch(batch, self._mesh))
+            for batch in self._held_out.batches()
+        ]
+        total = {name: sum(float(s[name]) for s in sums) for name in sums[0]}
+        content_tokens = max(total["content_tokens"], 1.0)
+        return {
+            "eval/loss": total["loss_sum"] / max(total["loss_tokens"], 1.0),
+            "eval/content_loss": total["content_loss_sum"] / content_tokens,
+            "eval/loss_tokens": total["loss_tokens"],
+            "eval/content_tokens": total["content_tokens"],
+            "eval/seconds": time.perf_counter() - since,
+        }
+
+
+class Answerer:
+    """Answers prompts as a chat's model turn, or continues them as text."""
+
+    def __init__(
+        self, session: Session, settings: GenerateConfig, *, is_chat: bool
+    ) -> None:
+        tokenizer = session.tokenizer
+        self._tokenizer, self._settings = tokenizer, settings
+        self._seed = session.config.seed
+        self._chat = ChatFormat(tokenizer) if is_chat else None
+        self._decoder = Decoder(
+            session.model.stacked,
+            [tokenizer.end_token_id, tokenizer.end_of_turn_id],
+            batch_multiple=session.mesh.devices.shape[0],
+        )
+
+    def __call__(self, weights: Weights, prompts: Sequence[str]) -> list[str]:
+        """Return the text that follows each prompt."""
+        ids = [self._prompt_ids(prompt) for prompt in prompts]
+        answers = self._decoder.generate(
+            weights,
+            ids,
+            max_new_tokens=self._settings.max_new_tokens,
+            temperature=self._settings.temperature,
+            seed=self._seed,
+        )
+        return [self._tokenizer.detokenize(answer) for answer in answers]
+
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        if self._chat:
+            return self._chat.prompt(prompt)
+        content = self._tokenizer.encode_content([prompt])[0].tolist()
+        return [self._tokenizer.start_token_id, *content]

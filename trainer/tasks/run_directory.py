@@ -1,0 +1,141 @@
+"""A run's directory: found again by the same command, never another run's.
+
+Turns a configuration into `<run.root>/<run.name>/`, its lock and its `config.yaml`.
+It refuses to overwrite what another configuration made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+from collections.abc import Iterator
+
+from etils import epath
+
+from trainer import storage
+from trainer.config.compose import from_yaml, to_yaml
+from trainer.config.errors import ConfigError, DirectoryInUseError
+from trainer.config.identity import Difference, check_resume, run_name
+from trainer.config.schema import RunConfig
+
+CONFIG, LOCK, DONE = "config.yaml", "LOCK", "done.json"
+
+
+class RunDirectory:
+    """Paths of one run, and what stands there already."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.name = run_name(config)
+        self.path = epath.Path(config.run.root) / self.name
+
+    @property
+    def checkpoints(self) -> epath.Path:
+        """Parent of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def artifacts(self) -> epath.Path:
+        """Parent of adapter and preset."""
+        return self.path / "artifacts"
+
+    def exists(self) -> bool:
+        """Return whether a run began here."""
+        return storage.exists(self.path / CONFIG)
+
+    def stored_config(self) -> RunConfig:
+        """Return the configuration that the run was last started with."""
+        path = self.path / CONFIG
+        return from_yaml(storage.read_text(path), origin=str(path))
+
+    def admit(self, config: RunConfig) -> Difference | None:
+        """Check that `config` may go on here; None where nothing is here yet.
+
+        Raises:
+            ConfigError: Another configuration made the directory, or `resume` forbids.
+        """
+        if not self.exists():
+            if config.resume == "must":
+                raise ConfigError(
+                    key="resume",
+                    expected=f"a run to go on with in {self.path}",
+                    received="resume=must and no such run",
+                    fix="resume=auto, or the run.name and run.root of a run",
+                )
+            return None
+        if config.resume == "never":
+            raise ConfigError(
+                key="resume",
+                expected=f"a directory without a run, since {self.path} has one",
+                received="resume=never",
+                fix="resume=auto goes on with it; another run.name starts anew",
+            )
+        return check_resume(self.stored_config(), config, directory=str(self.path))
+
+    def write_config(self, config: RunConfig) -> None:
+        """Keep the resolved configuration; there are no secrets in it."""
+        storage.write_text(self.path / CONFIG, to_yaml(config))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory; a lock of a process that is gone is taken over.
+
+        Raises:
+            DirectoryInUseError: A live process holds it.
+        """
+        lock = self.path / LOCK
+        owner = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": _process_start(os.getpid()),
+            "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        content = json.dumps(owner).encode()
+        if not storage.create(lock, content):
+            self._take_over(lock, owner)
+        try:
+            yield
+        finally:
+            storage.remove(lock)
+
+    def _take_over(self, lock: epath.Path, owner: dict[str, object]) -> None:
+        other = storage.read_json(lock)
+        is_here = other.get("host") == owner["host"]
+        pid = other.get("pid", -1)
+        started = other.get("started")
+        if is_here and started != _process_start(pid):
+            storage.write_bytes(lock, json.dumps(owner).encode())
+            return
+        raise DirectoryInUseError(
+            key=str(self.path),
+            expected="a directory in which no other run is at work",
+            received=f"process {pid} on {other.get('host')} since {other.get('since')}",
+            fix=f"wait for it, use another run.name, or delete {lock} if it is gone",
+        )
+
+    def mark_done(self, results: dict[str, object]) -> None:
+        """Write the results, last of all: their presence says the run is whole."""
+        storage.write_json(self.path / DONE, results)
+
+    def results(self) -> dict[str, object] | None:
+        """Return the results of a finished run, None while there are none."""
+        done = self.path / DONE
+        return storage.read_json(done) if storage.exists(done) else None
+
+    def forget_done(self) -> None:
+        """Remove the results, before more steps are trained."""
+        storage.remove(self.path / DONE)
+
+
+def _process_start(pid: int) -> str | None:
+    """Return when a process of this host began, None if there is none.
+
+    A number of its own tells a process from a later one with the same pid.
+    """
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[19]
+    except FileNotFoundError:
+        return None

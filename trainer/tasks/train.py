@@ -1,0 +1,285 @@
+"""task=train: from a session to a finished run's directory.
+
+Reads top to bottom as what a run does: admit the directory, restore or start, answer
+prompts, train, answer again, write artifacts and the report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+
+from trainer.checkpoint import Store
+from trainer.config.errors import Preempted
+from trainer.data.opening import TrainingData
+from trainer.data.order import Position
+from trainer.model.assemble import initial_arrays, split
+from trainer.model.state import Arrays
+from trainer.tasks.console import Bar, Screen
+from trainer.tasks.evaluator import Answerer, Evaluator
+from trainer.tasks.finish import finish
+from trainer.tasks.introduce import introduce
+from trainer.tasks.run_directory import RunDirectory
+from trainer.tasks.session import Session
+from trainer.tasks.trackers import open_trackers
+from trainer.tracking import Sample, Tracker, read_events, read_samples
+from trainer.training.loop import Hooks, Outcome, PlacedBatch, Progress, Rhythm, train
+from trainer.training.optimizer import StackedOptimizer
+from trainer.training.schedule import Schedule
+from trainer.training.step import (
+    StepSettings,
+    TrainState,
+    build_train_step,
+    place_batch,
+)
+from trainer.training.stop import StopRequest
+
+STOPPED_BY_USER = 130
+
+
+def run_training(session: Session, screen: Screen) -> int:
+    """Train, or go on, or say that the run is finished; return the exit code."""
+    config = session.config
+    directory = RunDirectory(config)
+    with StopRequest() as stop:
+        changes = directory.admit(config)
+        with directory.locked():
+            finished = directory.results()
+            if finished and finished["step"] >= config.trainer.num_train_steps:
+                screen.facts(f"{directory.path} is finished", finished)
+                return 0
+            directory.forget_done()
+            directory.write_config(config)
+            run = Run(session, directory, screen, stop)
+            if changes and changes.allowed:
+                run.tracker.event("changed", {"keys": changes.allowed})
+            return run.go()
+
+
+class Run:
+    """One process's part of a training run."""
+
+    def __init__(
+        self,
+        session: Session,
+        directory: RunDirectory,
+        screen: Screen,
+        stop: StopRequest,
+    ) -> None:
+        self.session, self.directory = session, directory
+        self.screen, self.stop = screen, stop
+        self.config = session.config
+        self.data: TrainingData = session.open_data()
+        self.store = Store(directory.checkpoints, self.config.checkpoint.keep_last)
+        self.tracker: Tracker = open_trackers(session, self.data, directory)
+        self.optimizer = _optimizer(session)
+        held_out = self.data.evaluation
+        self.evaluator = Evaluator(session, held_out) if held_out else None
+        self.started = time.perf_counter()
+
+    def go(self) -> int:
+        """Do the whole run and return its exit code."""
+        exit_code = 1
+        try:
+            exit_code = self._go()
+        finally:
+            self.store.close()
+            self.tracker.close(exit_code)
+        return exit_code
+
+    def _go(self) -> int:
+        introduce(self.screen, self.session, self.data, self.directory)
+        state, frozen, progress = self._start_or_restore()
+        samples = self._first_samples(progress, {**frozen, **state.trainable})
+        outcome = self._train(state, frozen, progress)
+        self.store.wait()
+        if outcome.was_stopped:
+            return self._stopped(outcome)
+        weights = {**frozen, **outcome.state.trainable}
+        samples = self._last_samples(samples, weights)
+        finish(self, weights, outcome.progress, samples)
+        return 0
+
+    def _start_or_restore(self) -> tuple[TrainState, Arrays, Progress]:
+        session, config = self.session, self.config
+        arrays = initial_arrays(
+            session.model,
+            load_weights=config.preset.load_weights,
+            adapter=session.adapter,
+            seed=config.seed,
+        )
+        trainable, frozen = split(arrays, session.model)
+        state = TrainState(trainable, self.optimizer.initial_slots())
+        if self.store.latest() is None:
+            return state, frozen, Progress()
+        like = {
+            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
+            for name, a in flatten_state(state).items()
+        }
+        restored, metadata = self.store.restore(None, like)
+        progress = Progress(**metadata["progress"])
+        self.screen.line(f"going on from step {progress.step}")
+        self.tracker.event("restored", {"step": progress.step})
+        return unflatten_state(restored), frozen, progress
+
+    def _train(self, state: TrainState, frozen: Arrays, progress: Progress) -> Outcome:
+        config = self.config
+        step_function = build_train_step(
+            self.session.model.stacked,
+            self.optimizer,
+            StepSettings(
+                remat=config.trainer.remat,
+                loss_chunk_tokens=config.trainer.loss_chunk_tokens,
+                clip_norm=config.optimizer.clip_norm,
+                dropout_seed=config.seed if config.lora.dropout else None,
+            ),
+            state_shardings=TrainState(
+                self.session.model.shardings(self.session.model.trainable),
+                self.optimizer.shardings,
+            ),
+            replicated=self.session.model.placement.replicated(),
+        )
+        rhythm = Rhythm(
+            num_train_steps=config.trainer.num_train_steps,
+            eval_every_steps=config.trainer.eval_every_steps if self.evaluator else 0,
+            log_every_steps=config.trainer.log_every_steps,
+            checkpoint_every_steps=config.checkpoint.every_steps,
+        )
+        first = progress.step
+        with Bar(
+            self.screen, first_step=first, num_train_steps=rhythm.num_train_steps
+        ) as bar:
+
+            def log(step: int, values: Mapping[str, float]) -> None:
+                self.tracker.log(step, values)
+                bar.show(step, values)
+
+            hooks = Hooks(
+                log=log,
+                evaluate=lambda s: self.evaluator({**frozen, **s.trainable}),
+                save=self._save,
+            )
+            return train(
+                state,
+                frozen,
+                step_function,
+                self._placed_batches(progress),
+                progress=progress,
+                rhythm=rhythm,
+                hooks=hooks,
+                stop=self.stop,
+            )
+
+    def _placed_batches(self, progress: Progress) -> Iterator[PlacedBatch]:
+        start = Position(**progress.position) if progress.position else None
+        for step in self.data.train.batches(start):
+            yield PlacedBatch(
+                arrays=place_batch(
+                    step.batch,
+                    self.session.mesh,
+                    microbatches=self.session.microbatches,
+                ),
+                position=dataclasses.asdict(step.position),
+                rows=step.facts.rows,
+                tokens=step.facts.tokens,
+            )
+
+    def _save(self, state: TrainState, progress: Progress, loss: float | None) -> None:
+        metadata = {
+            "progress": dataclasses.asdict(progress),
+            "data": self.data.fingerprint,
+        }
+        self.store.save(progress.step, flatten_state(state), metadata, loss=loss)
+        self.tracker.event("checkpoint", {"step": progress.step})
+        self.tracker.flush()
+
+    def _first_samples(self, progress: Progress, weights: Arrays) -> list[Sample]:
+        """Answer held-out prompts before training, or read what was answered."""
+        if progress.step > 0:
+            return read_samples(read_events(self.directory.path))
+        count, held_out = self.config.trainer.sample_prompts, self.data.evaluation
+        if not count or held_out is None:
+            return []
+        prompts = held_out.prompts(count)
+        answers = self._answerer()(weights, [prompt for prompt, _ in prompts])
+        samples = [
+            Sample(prompt=prompt, reference=reference, before=answer)
+            for (prompt, reference), answer in zip(prompts, answers, strict=True)
+        ]
+        self.tracker.samples(0, samples)
+        return samples
+
+    def _last_samples(self, samples: list[Sample], weights: Arrays) -> list[Sample]:
+        if not samples:
+            return []
+        answers = self._answerer()(weights, [sample.prompt for sample in samples])
+        samples = [
+            dataclasses.replace(sample, after=answer)
+            for sample, answer in zip(samples, answers, strict=True)
+        ]
+        self.tracker.samples(self.config.trainer.num_train_steps, samples)
+        return samples
+
+    def _answerer(self) -> Answerer:
+        if not hasattr(self, "_made_answerer"):
+            is_chat = self.data.evaluation.prompts_are_chat
+            self._made_answerer = Answerer(
+                self.session, self.config.generate, is_chat=is_chat
+            )
+        return self._made_answerer
+
+    def _stopped(self, outcome: Outcome) -> int:
+        step = outcome.progress.step
+        self.tracker.event("stopped", {"step": step, "signal": self.stop.signal.name})
+        text = f"saved at step {step}; the same command goes on from there"
+        if self.stop.signal == signal.SIGTERM:
+            raise Preempted(
+                key=str(self.directory.path),
+                expected=f"{self.config.trainer.num_train_steps} steps",
+                received=f"SIGTERM after step {step}, which is saved",
+                fix="repeat the command: it goes on from there",
+            )
+        self.screen.line(text)
+        return STOPPED_BY_USER
+
+
+def flatten_state(state: TrainState) -> Arrays:
+    """Return the arrays of a state under the names that checkpoints use."""
+    return {f"{part}/{name}": a for part, name, a in _parts(state)}
+
+
+def unflatten_state(arrays: Mapping[str, jax.Array]) -> TrainState:
+    """Return the state that `flatten_state` flattened."""
+    parts: dict[str, Arrays] = {field: {} for field in TrainState._fields}
+    for name, array in arrays.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = array
+    return TrainState(**parts)
+
+
+def _parts(state: TrainState) -> Iterator[tuple[str, str, jax.Array]]:
+    for part, arrays in state._asdict().items():
+        for name, array in arrays.items():
+            yield part, name, array
+
+
+def _optimizer(session: Session) -> StackedOptimizer:
+    config, model = session.config, session.model
+    schedule = Schedule(
+        config.schedule.name,
+        peak=config.optimizer.learning_rate,
+        warmup_steps=config.schedule.warmup_steps,
+        num_train_steps=config.trainer.num_train_steps,
+        final_fraction=config.schedule.final_fraction,
+    )
+    return StackedOptimizer(
+        config.optimizer,
+        schedule,
+        {path: model.tree[path] for path in model.trainable},
+        model.shardings(model.trainable),
+        model.placement.replicated(),
+    )

@@ -1,0 +1,1 @@
+"""The loss, the optimizer, one compiled step, and the loop around it."""

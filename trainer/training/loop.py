@@ -1,0 +1,194 @@
+"""The loop: step, tell, evaluate, save, until the last step or a request to stop.
+
+Turns a compiled step and a stream of batches into a trained state. Metrics are read
+one step late, so that the host never waits for the step it has just started.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from trainer.config.errors import NumericsError
+from trainer.training.step import Arrays, StepSums, TrainState
+from trainer.training.stop import StopRequest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What has been done: kept in every checkpoint.
+
+    Attributes:
+        step: Finished updates.
+        position: Position of the data after them, JSON-able.
+        rows_seen: Rows trained on.
+        tokens_seen: Real tokens trained on, padding left out.
+    """
+
+    step: int = 0
+    position: Any = None
+    rows_seen: int = 0
+    tokens_seen: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedBatch:
+    """A global batch on the devices, and what it counts for."""
+
+    arrays: Arrays
+    position: Any
+    rows: int
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rhythm:
+    """How often what happens, in steps; 0 means never."""
+
+    num_train_steps: int
+    eval_every_steps: int
+    log_every_steps: int
+    checkpoint_every_steps: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the loop calls; none of it changes the state.
+
+    Attributes:
+        log: Gets a step and its named numbers.
+        evaluate: Returns named numbers for a state.
+        save: Keeps a state with its progress and the last held-out loss.
+    """
+
+    log: Callable[[int, Mapping[str, float]], None]
+    evaluate: Callable[[TrainState], Mapping[str, float]]
+    save: Callable[[TrainState, Progress, float | None], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Where the loop ended, and whether it was asked to."""
+
+    state: TrainState
+    progress: Progress
+    was_stopped: bool
+
+
+def train(
+    state: TrainState,
+    frozen: Arrays,
+    step_function: Callable[[TrainState, Arrays, Arrays], tuple[TrainState, StepSums]],
+    batches: Iterator[PlacedBatch],
+    *,
+    progress: Progress,
+    rhythm: Rhythm,
+    hooks: Hooks,
+    stop: StopRequest,
+) -> Outcome:
+    """Train from `progress.step` to the last step.
+
+    Raises:
+        NumericsError: A loss is not finite; nothing of that step was saved.
+    """
+    eval_loss = None
+    if progress.step == 0 and rhythm.eval_every_steps:
+        eval_loss = _evaluate(0, state, hooks)
+    clock = _Clock(hooks, rhythm)
+    saved_step = progress.step
+    while progress.step < rhythm.num_train_steps and stop.signal is None:
+        batch = next(batches)
+        state, sums = step_function(state, frozen, batch.arrays)
+        progress = Progress(
+            step=progress.step + 1,
+            position=batch.position,
+            rows_seen=progress.rows_seen + batch.rows,
+            tokens_seen=progress.tokens_seen + batch.tokens,
+        )
+        clock.dispatched(progress, batch, sums)
+        is_last = progress.step == rhythm.num_train_steps
+        if _is_due(progress.step, rhythm.eval_every_steps, is_last):
+            clock.settle()
+            eval_loss = _evaluate(progress.step, state, hooks)
+            clock.resume()
+        if _is_due(progress.step, rhythm.checkpoint_every_steps, is_last):
+            clock.settle()
+            hooks.save(state, progress, eval_loss)
+            saved_step = progress.step
+            clock.resume()
+    clock.settle()
+    if saved_step != progress.step:
+        hooks.save(state, progress, eval_loss)
+    was_stopped = progress.step < rhythm.num_train_steps
+    return Outcome(state, progress, was_stopped)
+
+
+def _is_due(step: int, every: int, is_last: bool) -> bool:
+    return every > 0 and (step % every == 0 or is_last)
+
+
+def _evaluate(step: int, state: TrainState, hooks: Hooks) -> float | None:
+    values = hooks.evaluate(state)
+    hooks.log(step, values)
+    return values.get("eval/loss")
+
+
+class _Clock:
+    """Reads the metrics of a step when the next one runs, and times the gap."""
+
+    def __init__(self, hooks: Hooks, rhythm: Rhythm) -> None:
+        self._hooks = hooks
+        self._every = rhythm.log_every_steps
+        self._last_step = rhythm.num_train_steps
+        self._pending: tuple[Progress, PlacedBatch, StepSums] | None = None
+        self.resume()
+
+    def resume(self) -> None:
+        """Start the time of the next step now, after something else was done."""
+        self._since = time.perf_counter()
+
+    def dispatched(
+        self, progress: Progress, batch: PlacedBatch, sums: StepSums
+    ) -> None:
+        """Take the sums of a step that has just been started."""
+        previous, self._pending = self._pending, (progress, batch, sums)
+        if previous is not None:
+            self._read(*previous)
+
+    def settle(self) -> None:
+        """Wait for the step that was started last."""
+        previous, self._pending = self._pending, None
+        if previous is not None:
+            self._read(*previous)
+
+    def _read(self, progress: Progress, batch: PlacedBatch, sums: StepSums) -> None:
+        loss_tokens = float(sums.loss_tokens)
+        loss = float(sums.loss_sum) / max(loss_tokens, 1.0)
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        if not math.isfinite(loss):
+            raise NumericsError(
+                key="train/loss",
+                expected="a finite loss",
+                received=f"{loss} at step {progress.step}",
+                fix="a lower optimizer.learning_rate, or preset.dtype=float32",
+            )
+        is_last = progress.step == self._last_step
+        if progress.step == 1 or _is_due(progress.step, self._every, is_last):
+            self._hooks.log(
+                progress.step,
+                {
+                    "train/loss": loss,
+                    "train/learning_rate": float(sums.learning_rate),
+                    "train/grad_norm": float(sums.grad_norm),
+                    "train/step_seconds": seconds,
+                    "train/rows_per_second": batch.rows / seconds,
+                    "train/tokens_per_second": batch.tokens / seconds,
+                    "train/loss_tokens": loss_tokens,
+                    "train/rows_seen": progress.rows_seen,
+                    "train/tokens_seen": progress.tokens_seen,
+                },
+            )
