@@ -1,0 +1,54 @@
+# Two commands: `make demo` trains the default job, `make test` runs the tests.
+# Both set up .venv first; a change of pyproject.toml or constraints.txt does it again.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+QUICK := not slow and not peers and not real_weights and not gpu and not tpu_aot
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+.PHONY: demo test test-slow test-peers test-real pretrain-data lint clean
+
+demo: .venv/.installed
+	$(BIN)/python -m trainer
+
+test: .venv/.installed-dev lint
+	$(PYTEST) -m "$(QUICK)"
+
+test-slow: .venv/.installed-dev
+	$(PYTEST) -m "slow and not peers and not real_weights and not gpu and not tpu_aot"
+
+test-peers: .venv-peers/.installed
+	.venv-peers/bin/python -m pytest -q -m "peers"
+
+test-real: .venv-peers/.installed
+	.venv-peers/bin/python -m pytest -q -m "real_weights"
+
+pretrain-data: .venv/.installed
+	$(BIN)/python tests/tools/pretrain_wordnet.py
+	$(BIN)/python tests/tools/pretrain_shakespeare.py
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .venv-peers .cache build dist
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(INSTALL) --editable ".[dev]"
+	@touch $@
+
+# The peers bring other versions with them, so they get a place of their own.
+.venv-peers/.installed: .venv/bin/python pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --editable ".[dev,peers]"
+	@touch $@
