@@ -25,6 +25,7 @@ from trainer.config.schema import ColumnsConfig
 from trainer.data.rows import Row, parse_json_row
 
 _SCAN_BYTES = 1 << 24
+_SHORTEST_ROW_BYTES = 12  # {"text":"a"}; what is shorter may be blank
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -89,7 +90,7 @@ def open_jsonl(pattern: str, columns: ColumnsConfig, *, key: str) -> JsonlSource
     Raises:
         DataError: `pattern` names no file.
     """
-    if storage.is_local(pattern):
+    if _is_local(pattern, key=key):
         files = [pathlib.Path(name) for name in _find_local(pattern, key=key)]
         return JsonlSource(files, columns)
     remote = _find_remote(pattern, key=key)
@@ -102,6 +103,18 @@ def open_jsonl(pattern: str, columns: ColumnsConfig, *, key: str) -> JsonlSource
         file.unlink()
     directory.rmdir()
     return opened
+
+
+def _is_local(pattern: str, *, key: str) -> bool:
+    try:
+        return storage.is_local(pattern)
+    except KeyError as error:  # etils 1.15 looks the scheme up in a table
+        raise DataError(
+            key=key,
+            expected="a local path, or gs://bucket/path",
+            received=pattern,
+            fix="copy the files to this machine and name them there",
+        ) from error
 
 
 def _find_local(pattern: str, *, key: str) -> list[str]:
@@ -155,18 +168,16 @@ def _map(file: pathlib.Path) -> mmap.mmap | bytes:
 def _index_lines(content: mmap.mmap | bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return [row, (start, end)] in bytes, and the line numbers from 1, int64."""
     size = len(content)
-    ends = [
-        np.flatnonzero(np.frombuffer(content[at : at + _SCAN_BYTES], np.uint8) == 10)
-        + at
-        for at in range(0, size, _SCAN_BYTES)
-    ]
-    newlines = np.concatenate([*ends, np.empty(0, np.int64)]).astype(np.int64)
-    if size and (not len(newlines) or newlines[-1] != size - 1):
-        newlines = np.append(newlines, size)
-    spans = np.stack([np.append(-1, newlines[:-1]) + 1, newlines], axis=1)
-    spans = spans if size else np.empty((0, 2), np.int64)
-    lengths = spans[:, 1] - spans[:, 0]
-    short = np.flatnonzero(lengths <= 1)
-    blank = [at for at in short if not content[spans[at, 0] : spans[at, 1]].strip()]
-    lines = np.arange(1, len(spans) + 1)
+    found = [np.empty(0, np.int64)]
+    for at in range(0, size, _SCAN_BYTES):
+        part = np.frombuffer(content[at : at + _SCAN_BYTES], np.uint8)
+        found.append(np.flatnonzero(part == 10) + at)
+    ends = np.concatenate(found)
+    if size and (not len(ends) or ends[-1] != size - 1):
+        ends = np.append(ends, size)  # the last line has no line break
+    starts = np.append(0, ends[:-1] + 1)[: len(ends)]
+    short = np.flatnonzero(ends - starts < _SHORTEST_ROW_BYTES)
+    blank = [at for at in short if not content[starts[at] : ends[at]].strip()]
+    spans = np.stack([starts, ends], axis=1)
+    lines = np.arange(1, len(ends) + 1)
     return np.delete(spans, blank, axis=0), np.delete(lines, blank)

@@ -96,24 +96,26 @@ def check_rows(
     Raises:
         DataError: There are bad rows and `on_bad_row` is `raise`, or no good ones.
     """
-    good: list[int] = []
+    good = np.zeros(len(source), bool)
     bad: list[BadRow] = []
     bad_count = 0
+    good_count = 0
     for index in range(len(source)):
-        if limit is not None and len(good) >= limit:
+        if good_count == limit:
             break
         try:
             source.read(index)
-            good.append(index)
+            good[index] = True
+            good_count += 1
         except BadRowError as error:
             bad_count += 1
             if len(bad) < MAX_BAD_ROWS_SHOWN:
                 bad.append(BadRow(source.place(index), str(error)))
     if bad and on_bad_row == "raise":
         raise _bad_rows_error(bad, bad_count, len(source), key=key)
-    if not good:
+    if not good_count:
         raise _no_rows_error(bad, len(source), key=key)
-    return RowSet(source, np.array(good, np.int64), tuple(bad), bad_count)
+    return RowSet(source, np.flatnonzero(good), tuple(bad), bad_count)
 
 
 def list_bad_rows(bad: Iterable[BadRow], count: int) -> str:

@@ -124,6 +124,7 @@ def _default_directory() -> str:
 
 def _not_prepared(name: str, root: epath.Path, directory: epath.Path) -> DataError:
     there = _children(directory) or _children(root)
+    there = [child for child in there if child != "downloads"]  # TFDS's own
     near = difflib.get_close_matches(name, there, n=1, cutoff=0.6)
     if near:
         fix = f"data.name={near[0]}"
@@ -153,19 +154,20 @@ def _unreadable(
 
 
 def _to_plain(value: Any) -> Any:  # noqa: ANN401  # features nest
-    """Return features as JSON has them: text for bytes, lists of objects."""
+    """Return features as JSON has them: text for bytes, lists for arrays."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
         except UnicodeDecodeError as error:
             raise BadRowError(f"is not UTF-8 at byte {error.start}") from None
-    if isinstance(value, np.ndarray):
-        return [_to_plain(item) for item in value.tolist()]
-    if isinstance(value, np.generic):
-        return _to_plain(value.item())
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _to_plain(value.tolist())
+    if isinstance(value, list):
+        return [_to_plain(item) for item in value]
     if isinstance(value, dict):
         plain = {name: _to_plain(item) for name, item in value.items()}
         if plain.keys() == {"role", "content"} and isinstance(plain["role"], list):
+            # a Sequence of features comes as features of lists
             pairs = zip(plain["role"], plain["content"], strict=True)
             return [{"role": role, "content": content} for role, content in pairs]
         return plain
