@@ -119,9 +119,12 @@ class WandbTracker:
 
     def close(self, exit_code: int = 0) -> None:
         """End the run, or let it wait for its continuation when preempted."""
+        import wandb
+
         if self._online and exit_code == Preempted.exit_code:
             self._run.mark_preempting()
         self._run.finish(exit_code=exit_code)
+        wandb.teardown()  # wandb 0.31: offline, `finish` returns before all is written
         self.flush()
         self._say(self._where())
         self._environment.restore()
@@ -144,6 +147,7 @@ class WandbTracker:
                     received=reason,
                     fix="repeat with tracker.mode=offline and upload later",
                 ) from error
+        wandb.teardown()  # its service still holds the run that it could not start
         self._say(f"W&B cannot be reached ({reason[:120]}); it goes on offline")
         return self._init("offline", settings)
 
