@@ -14,7 +14,8 @@ from trainer.config.keys import all_keys
 
 _ASSIGNMENT = re.compile(r"(\+{0,2})([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 _MESH = re.compile(r"\d+x\d+(,(auto|\d+x\d+))*|auto(,(auto|\d+x\d+))*,\d+x\d+")
-_NEEDS_QUOTES = re.compile(r"[^\w\-./:*?@%+~ ]")
+_NEEDS_QUOTES = re.compile(r"[^A-Za-z0-9_\-./:*?@%+~ ]")
+_QUOTED = re.compile(r"""(['"])(\\.|(?!\1).)*\1""", re.DOTALL)
 _ADDED_GROUPS = frozenset({"experiment"})  # not in the defaults list of config.yaml
 _RENAMED = {"artifacts.from": "artifacts.source"}  # `from` is a word of Python
 _PLAIN_TEXT = frozenset({"generate.prompt"})
@@ -50,12 +51,14 @@ def _normalise(argument: str) -> str:
 
 def _quoted(key: str, value: str) -> str:
     """Return a value of free text in quotes where Hydra's grammar needs them."""
-    if value[:1] in {"'", '"'} or value.startswith("${") or value == "null":
+    if key not in _PLAIN_TEXT | _MAYBE_SWEPT_TEXT or value == "null":
         return value
-    allowed = "," if key in _MAYBE_SWEPT_TEXT and "[" not in value else ""
-    is_text = key in _PLAIN_TEXT | _MAYBE_SWEPT_TEXT
-    if not is_text or not _NEEDS_QUOTES.search(value.replace(allowed or "\0", "")):
+    if value.startswith("${") or _QUOTED.fullmatch(value):
         return value
+    if key in _MAYBE_SWEPT_TEXT:
+        commas = "," if "[" not in value else ""  # a comma in a slice is no sweep
+        if not _NEEDS_QUOTES.search(value.replace(commas, "") if commas else value):
+            return value
     escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", value)
     trailing = len(value) - len(value.rstrip("\\"))
     return f"'{escaped}{chr(92) * trailing}'"

@@ -1,0 +1,165 @@
+"""Every message of the checks, by the words that cause it."""
+
+import dataclasses
+
+import pytest
+
+from trainer.__main__ import compose
+from trainer.config.checks import ConfigError, ConfigErrors, check, find_problems
+from trainer.config.keys import all_keys
+from trainer.config.limits import CHOICES
+from trainer.config.schema import RunConfig
+
+CASES = [
+    # what was typed, key, part of `expected`, fix
+    ("preset=gemma2_9_en", "preset", "gemma2_9b_en", "preset=gemma2_9b_en"),
+    ("preset=org/model", "preset", "handle", "preset.name=org/model"),
+    ("preset.name=gema2_tiny_en", "preset.name", "./name", "preset=gemma2_tiny_en"),
+    ("preset.dtype=bf16", "preset.dtype", "float32", "preset.dtype=bfloat16"),
+    ("preset.quantize=int9", "preset.quantize", "int8", "preset.quantize=int8"),
+    ("mesh=1by8", "mesh.shape", "batch x model", "mesh=1x8"),
+    ("mesh=8", "mesh.shape", "batch x model", "mesh=1x8 or mesh=8x1"),
+    ("mesh=0x8", "mesh.shape", "batch x model", "mesh=auto"),
+    ("mesh=atuo", "mesh.shape", "auto", "mesh=auto"),
+    ("mesh=16x1", "trainer.microbatch_size", "(16)", "trainer.global_batch_size=16"),
+    ("data=wordnt", "data", "jsonl, tfds, wordnet", "data=wordnet"),
+    ("data=my/rows.jsonl", "data", "jsonl", "data=jsonl data.path=my/rows.jsonl"),
+    ("data=jsonl", "data.path", "JSONL", "data.path=data/train.jsonl"),
+    ("data.path=a.jsonl", "data.path", "null", "data=jsonl data.path=a.jsonl"),
+    ("data.on_bad_row=drop", "data.on_bad_row", "raise, skip", "data.on_bad_row=raise"),
+    ("data.sequence_length=0", "data.sequence_length", "8 or more", "=256"),
+    ("lora=rank12", "lora", "rank8", "lora.rank=12"),
+    ("lora.rnk=4", "lora.rnk", "lora.rank", "lora.rank=4"),
+    ("+lora.rnk=4", "lora.rnk", "lora.rank", "lora.rank=4"),
+    ("lora.rank=-1", "lora.rank", "0 or more", "lora.rank=8"),
+    ("lora.rank=four", "lora.rank", "a whole number", "lora.rank=8"),
+    ("lora.alpha=0", "lora.alpha", "more than 0", "lora.alpha=null"),
+    ("lora.dropout=1", "lora.dropout", "below 1", "lora.dropout=0.0"),
+    ("lora.targets=query", "lora.targets", "a list", "lora.targets=[query,value]"),
+    ("lora.targets=[]", "lora.targets", "at least one", "[query,value]"),
+    ("optimizer=adam", "optimizer", "adamw, sgd", "optimizer=adamw"),
+    ("learning_rate=1", "learning_rate", "optimizer", "optimizer.learning_rate=1"),
+    ("lr=1", "lr", "optimizer", "optimizer.learning_rate=1"),
+    ("optimizer.learning_rate=0", "optimizer.learning_rate", "more than 0", "0.001"),
+    ("optimizer.learning_rate=fast", "optimizer.learning_rate", "a number", "0.001"),
+    ("schedule.warmup_steps=999", "schedule.warmup_steps", "at most", "=10"),
+    ("schedule.final_fraction=2", "schedule.final_fraction", "from 0 to 1", "=0.0"),
+    ("trainer.num_train_steps=1.5", "trainer.num_train_steps", "whole", "=100"),
+    ("trainer.num_train_steps=0", "trainer.num_train_steps", "1 or more", "=100"),
+    ("trainer.microbatch_size=3", "trainer.microbatch_size", "a divisor", "=1"),
+    ("trainer.profile=9-2", "trainer.profile", "first and last", "=1-5"),
+    ("trainer.profile=5", "trainer.profile", "first and last", "=1-5"),
+    ("checkpoint.keep_lst=1", "checkpoint.keep_lst", "keep_last", "keep_last=1"),
+    ("tracker=wandbb", "tracker", "jsonl, wandb", "tracker=wandb"),
+    ("tracker.upload=[lra]", "tracker.upload", "lora, preset", "[lora]"),
+    ("artifacts.from=bst", "artifacts.source", "last, best", "best"),
+    ("launch=slurm", "launch", "none", "launch=none"),
+    ("task=trian", "task", "train", "task=train"),
+    ("task=export", "export.path", "does not exist", "export.path=exported"),
+    ("resume=always", "resume", "auto, never, must", "resume=auto"),
+    ("seed=x", "seed", "a whole number", "seed=0"),
+    ("debug=maybe", "debug", "true or false", "debug=false"),
+    ("run.name=a/b", "run.name", "a folder's name", "run.name=a-b"),
+    ("device.simulated=9999", "device.simulated", "at most 512", "=0"),
+    ("trainer=big", "trainer", "default", "trainer=default"),
+    ("generate=hello", "generate", "generate.prompt", "generate.prompt=hello"),
+    ("bogus=1", "bogus", "a key that exists", "--help"),
+    ("~lora", "lora", "taken away", "lora=none"),
+    ("~lora.alpha", "lora.alpha", "taken away", "lora.alpha=null"),
+    ("~seed", "seed", "taken away", "leave ~seed out"),
+    ("lora", "lora", "key=value", "lora=VALUE"),
+    ("lora.rank=4,8", "lora.rank", "one value", "--multirun"),
+    ("tracker.project=a)b", "tracker.project", "quotes", 'tracker.project="a)b"'),
+]
+
+
+@pytest.mark.parametrize(("typed", "key", "expected", "fix"), CASES)
+def test_a_wrong_word_is_told_with_what_would_be_right(typed, key, expected, fix):
+    with pytest.raises(ConfigError) as caught:
+        compose([typed])
+    assert caught.value.key == key
+    assert expected in caught.value.expected
+    assert fix in caught.value.fix
+    assert len(caught.value.message().splitlines()) <= 24
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "expected", "fix"),
+    [
+        (
+            ["mesh=2x4", "device.simulated=6"],
+            "mesh.shape",
+            "the number of devices, 6",
+            "mesh=6x1 or mesh=3x2; on a CPU device.simulated=8",
+        ),
+        (
+            ["lora=none", "lora.path=a.lora.h5"],
+            "lora.path",
+            "lora.rank is 0",
+            "lora=rank8 lora.path=a.lora.h5",
+        ),
+        (
+            ["lora=none", "preset.quantize=int8"],
+            "preset.quantize",
+            "lora=none trains",
+            "lora=rank8",
+        ),
+        (
+            ["tracker=wandb", "tracker.upload=[preset]", "artifacts.preset=false"],
+            "tracker.upload",
+            "artifacts.preset=false",
+            "tracker.upload=[lora]",
+        ),
+        (["seed=${nothing.here}"], "seed", "composes", "--help"),
+    ],
+)
+def test_a_wrong_combination_is_told(words, key, expected, fix):
+    with pytest.raises(ConfigError) as caught:
+        compose(words)
+    assert caught.value.key == key
+    assert expected in caught.value.expected
+    assert fix in caught.value.fix
+
+
+def test_several_problems_are_told_at_once():
+    words = ["lora.rnk=4", "preset=gema2_2b_en", "optimizer.learning_rate=-1"]
+    with pytest.raises(ConfigErrors) as caught:
+        compose([*words, "data=tfds"])
+    assert [problem.key for problem in caught.value.problems] == [
+        "lora.rnk",
+        "preset",
+        "optimizer.learning_rate",
+        "data.name",
+        "data.data_dir",
+    ]
+
+
+def test_a_wrong_value_hides_what_would_only_follow_from_it():
+    config = RunConfig()
+    config.trainer.microbatch_size = 0
+    assert [p.key for p in find_problems(config)] == ["trainer.microbatch_size"]
+
+
+@pytest.mark.parametrize("name", ["./mine", "hf://google/gemma-2-2b", "/data/preset"])
+def test_handles_and_directories_are_left_to_whoever_opens_them(name):
+    check(compose([f"preset.name={name}"]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused(value):
+    config = RunConfig()
+    config.optimizer.learning_rate = value
+    with pytest.raises(ConfigError, match="more than 0"):
+        check(config)
+
+
+def test_every_key_has_its_meaning():
+    assert [name for name, facts in all_keys().items() if not facts.meaning] == []
+    assert all_keys()["lora.rank"].expected.startswith("a whole number. Inner dim")
+
+
+def test_choices_are_keys_whose_default_is_among_them():
+    keys = set(all_keys())
+    assert set(CHOICES) <= keys
+    check(RunConfig())
+    assert dataclasses.asdict(compose([])) == dataclasses.asdict(RunConfig())
