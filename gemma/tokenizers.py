@@ -9,6 +9,7 @@ can forge a turn. It refuses to know chats, sequences and padding.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -136,7 +137,8 @@ class GemmaTokenizer:
 
     def _encode_cut(self, text: str) -> np.ndarray:
         """Encode `text` in parts, none of which holds a whole turn token."""
-        return np.concatenate(self._processor.encode_as_numpy(_TURN_PIECE.split(text)))
+        parts = self._processor.encode(_TURN_PIECE.split(text))
+        return np.asarray([*itertools.chain.from_iterable(parts)], np.int32)
 
 
 def _load(proto: bytes) -> sentencepiece.SentencePieceProcessor:
@@ -156,5 +158,5 @@ def _zip_encoded(
 ) -> Iterable[tuple[str, np.ndarray]]:
     """Return each text with its ids, encoded in one call."""
     listed = [*texts]
-    encoded = processor.encode_as_numpy(listed) if listed else []
-    return zip(listed, encoded, strict=True)
+    encoded = processor.encode(listed) if listed else []
+    return zip(listed, (np.asarray(ids, np.int32) for ids in encoded), strict=True)
