@@ -78,6 +78,8 @@ def _command(arguments: list[str]) -> int:
             raise_problems(
                 _problems(parsed, sweep=switches.multirun, combine=not switches.cfg)
             )
+    if switches.cfg and switches.multirun:
+        return _show_jobs(arguments, parsed)
     if switches.cfg:
         return _show(arguments)
     if switches.multirun:
@@ -146,6 +148,19 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
+def _show_jobs(arguments: list[str], parsed: Sequence[HydraOverride]) -> int:
+    """Print the configuration of every job of a multirun, a YAML document each."""
+    switches = [
+        word
+        for word in arguments
+        if not _is_override(word) and word not in ("--multirun", "-m")
+    ]
+    for number, job in enumerate(_jobs(parsed)):
+        print(f"--- # job {number}: {' '.join(job)}")
+        _show([*switches, *job])
+    return 0
+
+
 def _hydra_main(arguments: list[str], task: Callable[[DictConfig], None]) -> None:
     """Call Hydra's own entry point; its errors come through as exceptions."""
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
@@ -174,11 +189,11 @@ def _hydra() -> Iterator[None]:
 
 def _switches_first(arguments: list[str]) -> list[str]:
     """Move overrides behind the switches, since argparse takes them in one piece."""
-    is_override = [
-        not a.startswith("-") and ("=" in a or a[0] == "~") for a in arguments
-    ]
-    words = list(zip(arguments, is_override, strict=True))
-    return [a for a, late in words if not late] + [a for a, late in words if late]
+    return sorted(arguments, key=_is_override)
+
+
+def _is_override(word: str) -> bool:
+    return not word.startswith("-") and ("=" in word or word.startswith("~"))
 
 
 def _parse(overrides: Sequence[str]) -> list[HydraOverride]:
