@@ -1,0 +1,1 @@
+"""Where a command runs: files for other machines, rendered from templates."""
