@@ -222,7 +222,12 @@ class _Environment:
 
 
 def _run_id(directory: epath.Path) -> str:
-    """Return W&B's id of the run in `directory`, made by whoever comes first."""
+    """Return W&B's id of the run in `directory`, made by whoever comes first.
+
+    An agent of a W&B sweep has given the run an id before it started.
+    """
+    if "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ:
+        storage.write_text(directory / RUN_ID, os.environ["WANDB_RUN_ID"])
     storage.create(directory / RUN_ID, secrets.token_hex(4).encode())
     return storage.read_text(directory / RUN_ID).strip()
 

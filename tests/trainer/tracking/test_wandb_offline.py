@@ -128,6 +128,14 @@ def test_a_killed_run_goes_on_as_the_same_run(tmp_path):
     assert {log.name for log in logs(tmp_path)} == {f"run-{first}.wandb"}
 
 
+def test_a_run_of_a_sweep_has_the_id_that_its_agent_gave(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
+    monkeypatch.setenv("WANDB_RUN_ID", "agent456")
+    start(tmp_path).close()
+    assert storage.read_text(tmp_path / "wandb-id") == "agent456"
+    assert [log.name for log in logs(tmp_path)] == ["run-agent456.wandb"]
+
+
 def test_wandb_files_of_a_remote_run_are_copied_to_it(bucket):
     said = []
     tracker = start(bucket, said)
