@@ -29,26 +29,32 @@ class Store:
     """Saves in the background, restores on another mesh, and finds damage.
 
     Every process of a run makes one, on the same directory, and calls it alike.
-    Making one deletes, in the background, what a killed run left uncommitted.
+    Making one deletes, in the background, what a killed run left uncommitted, unless
+    it is only read from: then a run that is at work in it is not disturbed.
 
     Args:
         directory: Parent of the steps, local or remote, shared by all processes.
         keep_last: Number of newest steps that stay; the one of lowest loss stays too.
+        read_only: Nothing is saved, created or deleted.
     """
 
-    def __init__(self, directory: epath.PathLike, keep_last: int) -> None:
+    def __init__(
+        self, directory: epath.PathLike, keep_last: int, *, read_only: bool = False
+    ) -> None:
         self._directory = epath.Path(directory)
         if storage.is_local(directory):
             self._directory = self._directory.absolute()  # Orbax takes no other
-        with self._explained("a directory for checkpoints that can be written"):
-            self._directory.mkdir(parents=True, exist_ok=True)
-        check_shared(self._directory)
+        if not read_only:
+            with self._explained("a directory for checkpoints that can be written"):
+                self._directory.mkdir(parents=True, exist_ok=True)
+            check_shared(self._directory)
         self._losses: dict[int, float | None] = {}
         with self._explained("a directory of checkpoints"):
             self._manager = ocp.CheckpointManager(
                 self._directory,
                 options=ocp.CheckpointManagerOptions(
-                    cleanup_tmp_directories=True,
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
                     preservation_policy=_LatestAndBest(keep_last, self._losses),
                 ),
                 item_handlers={
@@ -90,12 +96,19 @@ class Store:
             )
         with self._explained("a checkpoint that can be written", step):
             self._losses[step] = loss
-            self._manager.save(
+            accepted = self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(dict(arrays)),
                     record=ocp.args.JsonSave(facts),
                 ),
+            )
+        if not accepted:  # Orbax says no in silence
+            raise StorageError(
+                key=str(self._directory / str(step)),
+                expected="a store that saves",
+                received=f"step {step} was not taken: the store is only read from",
+                fix="open it without read_only",
             )
 
     def wait(self) -> None:

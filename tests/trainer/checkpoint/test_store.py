@@ -18,8 +18,19 @@ from trainer import storage
 from trainer.checkpoint import Store, digests, record
 from trainer.config.errors import StorageError
 
+# Orbax abandons its other reads when one of them fails.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 METADATA = {"position": {"epoch": 1, "index": 7}, "config": "a1b2c3d4"}
 KERNEL = "decoder_block_0/attention/query/lora_kernel_a"
+
+
+@pytest.fixture(autouse=True)
+def tidy():
+    yield
+    gc.collect()  # what abandoned reads hold is let go here, not in another module
 
 
 def sharding(rows, columns, *spec):
@@ -119,6 +130,19 @@ def test_newest_steps_and_the_best_one_stay(tmp_path):
     assert reopened.steps() == [2, 5, 6]
 
 
+def test_a_reader_leaves_a_run_at_work_alone(tmp_path):
+    write(tmp_path, 3)
+    (tmp_path / "4.orbax-checkpoint-tmp").mkdir()
+    with Store(tmp_path, keep_last=1, read_only=True) as reader:
+        arrays, _ = reader.restore(None, like(tree()))
+        with pytest.raises(StorageError, match="the store is only read from"):
+            reader.save(5, tree(), METADATA)
+    assert bits(arrays[KERNEL]) == bits(tree(seed=3)[KERNEL])
+    assert storage.list_names(tmp_path) == ["3", "4.orbax-checkpoint-tmp"]
+    with pytest.raises(StorageError, match="checkpoints of steps: none"):
+        Store(tmp_path / "none", keep_last=1, read_only=True).restore(None, {})
+
+
 def test_metadata_is_read_without_arrays(tmp_path):
     write(tmp_path, 3)
     assert Store(tmp_path, keep_last=1).metadata() == METADATA
@@ -207,8 +231,6 @@ def flip(place):
     return apply
 
 
-# Orbax abandons its other reads when one of them fails.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damage_is_found_or_does_no_harm(tmp_path):
     write(tmp_path / "intact", 3)
     expected = {name: bits(array) for name, array in tree(seed=3).items()}
@@ -227,7 +249,6 @@ def test_damage_is_found_or_does_no_harm(tmp_path):
             assert metadata == METADATA
         shutil.rmtree(copy)
     assert found > 20
-    gc.collect()  # what those reads still hold is let go here, not in another test
 
 
 def test_a_damaged_file_is_named_and_the_way_out_too(tmp_path):
