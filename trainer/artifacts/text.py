@@ -58,14 +58,6 @@ def series(metrics: Metrics, name: str) -> list[tuple[int, float]]:
     ]
 
 
-def names_below(metrics: Metrics, prefix: str) -> list[str]:
-    """Return the names of values that start so, in the order of appearance."""
-    found: dict[str, None] = {}
-    for line in metrics:
-        found.update({name: None for name in line if name.startswith(prefix)})
-    return list(found)
-
-
 def change(values: Iterable[tuple[int, float]]) -> tuple[float, float, float] | None:
     """Return first value, last value and their relative change in percent."""
     numbers = [value for _, value in values]
