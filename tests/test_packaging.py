@@ -46,7 +46,8 @@ def tracked(repository, *folders):
         capture_output=True,
         text=True,
     )
-    return [name for name in done.stdout.split("\0") if name]
+    names = done.stdout.split("\0")
+    return [name for name in names if name and (repository / name).exists()]
 
 
 def test_the_wheel_holds_what_a_run_reads(repository, wheel):
