@@ -41,7 +41,7 @@ def test_the_card_names_base_data_numbers_and_command(tmp_path):
     assert "| fingerprint of the data | `0f1e2d3c` |" in text
     assert "| held-out loss (content and end of turn) | 4 | 3 | -25.0 % |" in text
     assert "    python -m trainer lora.rank=4\n" in text
-    assert "enable_lora(rank=4)" in text
+    assert 'load_lora_weights("artifacts/lora/adapter.lora.h5")' in text
     assert "were not evaluated" in text
 
 
@@ -73,7 +73,7 @@ def test_full_training_has_no_words_about_adapters(tmp_path):
         full_preset=True,
     )
     text = card(tmp_path, full)
-    assert "every weight trained" in text and "enable_lora" not in text
+    assert "every weight trained" in text and "load_lora_weights" not in text
     assert front_matter(text)["base_model"] == "google/gemma-2-2b"
 
 

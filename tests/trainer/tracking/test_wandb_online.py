@@ -111,6 +111,7 @@ def test_an_offline_run_is_uploaded_by_the_command_that_it_names(tmp_path, serve
     assert advice == str(tmp_path / "run" / "wandb")
     subprocess.run(
         [sys.executable, "-m", "wandb", "sync", "--yes", advice],
+        cwd=tmp_path,  # it writes its own log into ./wandb
         env=with_key(tmp_path, server.url),
         stdin=subprocess.DEVNULL,
         check=True,
