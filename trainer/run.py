@@ -1,20 +1,31 @@
-"""The composition root: from a typed configuration to a task's exit code."""
+"""The composition root: from a typed configuration to a task's exit code.
+
+Joins what must not know each other: the tasks, which train and measure, and the
+artifacts, which are written when a run is finished.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import sys
+import time
 from collections.abc import Callable, Iterator
 
 from gemma.presets import PresetFileError
+from trainer.artifacts.card import CardFacts, write_card
+from trainer.artifacts.report import write_report
+from trainer.artifacts.weights import merged_tree, write_adapter, write_full_preset
 from trainer.config.errors import ConfigError
 from trainer.config.schema import RunConfig
 from trainer.tasks.console import Screen
-from trainer.tasks.session import Session, build_session, preset_error
-from trainer.tasks.train import run_training
-
-Task = Callable[[Session, Screen], int]
-
-TASKS: dict[str, Task] = {"train": run_training}
+from trainer.tasks.evaluate import run_evaluation
+from trainer.tasks.generate import run_generation
+from trainer.tasks.results import environment_facts, results_of
+from trainer.tasks.session import preset_error
+from trainer.tasks.train import Finished, run_training
+from trainer.tracking import Artifact, read_metrics
 
 
 def run(config: RunConfig) -> int:
@@ -31,7 +42,94 @@ def run(config: RunConfig) -> int:
             fix="task=train",
         )
     with _explained():
-        return TASKS[config.task](build_session(config), Screen())
+        return TASKS[config.task](config, Screen())
+
+
+def finish(finished: Finished) -> None:
+    """Write everything that a finished run leaves behind, the results last."""
+    run, config = finished.run, finished.run.config
+    directory = run.directory
+    written = _write_weights(finished)
+    merged = _measure_merged(finished)
+    run.tracker.flush()
+    metrics = read_metrics(directory.path)
+    seconds = time.perf_counter() - run.started
+    results = results_of(metrics, finished.progress, seconds) | merged
+    command = " ".join(["python -m trainer", *sys.argv[1:]])
+    environment = environment_facts()
+    write_report(
+        directory.path / "report.html",
+        title=directory.name,
+        config=dataclasses.asdict(config),
+        metrics=metrics,
+        samples=finished.samples,
+        facts={"command": command, **results, "Environment": environment},
+    )
+    write_card(
+        directory.path / "README.md",
+        _card_facts(finished, command, environment),
+        metrics=metrics,
+        samples=finished.samples,
+    )
+    directory.mark_done(results)
+    run.screen.samples(finished.samples)
+    places = {name: directory.path / name for name in (*written, "report.html")}
+    run.screen.facts("done", results | places)
+
+
+def _write_weights(finished: Finished) -> list[str]:
+    """Write adapter and full preset; return their places in the run's directory."""
+    run, weights = finished.run, finished.weights
+    config, model, artifacts = run.config, run.session.model, run.directory.artifacts
+    written = []
+    if model.lora is not None:
+        path = write_adapter(artifacts / "lora", model, weights)
+        run.tracker.artifact(Artifact(name="lora", path=str(path.parent)))
+        written.append("artifacts/lora")
+    if config.artifacts.preset:
+        write_full_preset(
+            artifacts / "preset",
+            model,
+            weights,
+            dtype=config.artifacts.dtype or config.preset.dtype,
+            sequence_length=config.data.sequence_length,
+        )
+        run.tracker.artifact(Artifact(name="preset", path=str(artifacts / "preset")))
+        written.append("artifacts/preset")
+    return written
+
+
+def _measure_merged(finished: Finished) -> dict[str, str]:
+    """Return what merging and rounding did to the held-out loss."""
+    run, config = finished.run, finished.run.config
+    if not config.artifacts.preset or run.evaluator is None:
+        return {}
+    dtype = config.artifacts.dtype or config.preset.dtype
+    trained = run.evaluator(finished.weights)["eval/loss"]
+    weights = merged_tree(run.session.model, finished.weights, dtype)
+    merged = run.evaluator(weights)["eval/loss"]
+    run.tracker.event("merged", {"dtype": dtype, "loss": merged, "trained": trained})
+    shown = f"{merged:.6f} in {dtype}, {merged - trained:+.1e} against the adapter"
+    return {"held-out loss of the full preset": shown}
+
+
+def _card_facts(
+    finished: Finished, command: str, environment: dict[str, str]
+) -> CardFacts:
+    run, config = finished.run, finished.run.config
+    lora = run.session.model.lora
+    rows = run.data.describe()["train"]["rows"]
+    return CardFacts(
+        name=run.directory.name,
+        preset=config.preset.name,
+        data=f"{rows:,} rows of {config.data.source}",
+        data_digest=run.data.fingerprint,
+        command=command,
+        adapter=lora is not None,
+        full_preset=config.artifacts.preset,
+        lora={} if lora is None else dataclasses.asdict(lora),
+        environment=environment,
+    )
 
 
 @contextlib.contextmanager
@@ -41,3 +139,10 @@ def _explained() -> Iterator[None]:
         yield
     except PresetFileError as error:
         raise preset_error(error) from error
+
+
+TASKS: dict[str, Callable[[RunConfig, Screen], int]] = {
+    "train": functools.partial(run_training, finish=finish),
+    "evaluate": run_evaluation,
+    "generate": run_generation,
+}

@@ -6,9 +6,11 @@ float32 and is rounded once, when it is written.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -79,6 +81,32 @@ def merged(
     a = arrays[factor][layer]
     b = arrays[path.replace("/kernel", "/lora_kernel_b")][layer]
     return merge_adapter(value, a, b, scale=model.lora.scale)
+
+
+def merged_tree(
+    model: Model, arrays: Mapping[str, jax.Array], dtype: str
+) -> dict[str, jax.Array]:
+    """Return the tree with adapters merged, rounded once to `dtype`, and switched off.
+
+    What the full preset holds, in the form that the model's own functions take: for
+    measuring what merging and rounding changed.
+    """
+
+    def merge(path: str, value: jax.Array) -> jax.Array:
+        variable = model.tree[path]
+        if path.endswith("/lora_kernel_b"):
+            return jnp.zeros_like(value)
+        factor = path.replace("/kernel", "/lora_kernel_a")
+        if not path.endswith("/kernel") or factor not in arrays:
+            return value if variable.is_adapter else value.astype(dtype)
+        b = arrays[path.replace("/kernel", "/lora_kernel_b")]
+        join = functools.partial(merge_adapter, scale=model.lora.scale)
+        return jax.vmap(join)(value, arrays[factor], b).astype(dtype)
+
+    def merge_all(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return {p: merge(p, a).astype(a.dtype) for p, a in arrays.items()}
+
+    return jax.jit(merge_all, out_shardings=model.shardings(arrays))(arrays)
 
 
 def _places(model: Model) -> dict[str, tuple[str, int | None]]:

@@ -7,10 +7,10 @@ and trainable weights lie in one state tree, the Keras backbone stays empty.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from gemma.abstract import build_abstract, is_abstract
 from gemma.adapters import Adapter, read_lora
@@ -64,7 +64,7 @@ class Model:
         """Parameters that are trained."""
         return sum(int(np.prod(self.tree[path].shape)) for path in self.trainable)
 
-    def shardings(self, paths: Any = None) -> dict[str, Any]:
+    def shardings(self, paths: Iterable[str] | None = None) -> dict[str, NamedSharding]:
         """Return the shardings of some paths, or of all."""
         chosen = self.tree if paths is None else paths
         return {path: self.placement.sharding(self.tree[path]) for path in chosen}
@@ -135,7 +135,10 @@ def adapter_settings(
         )
     except ValueError as error:
         raise ConfigError(
-            key="lora", expected="possible adapters", received=str(error), fix="lora=rank8"
+            key="lora",
+            expected="possible adapters",
+            received=str(error),
+            fix="lora=rank8",
         ) from error
     if config.path is None:
         return settings, None
@@ -168,4 +171,3 @@ def split(arrays: Arrays, model: Model) -> tuple[Arrays, Arrays]:
     trainable = {path: arrays[path] for path in model.trainable}
     frozen = {path: a for path, a in arrays.items() if path not in chosen}
     return trainable, frozen
-

@@ -128,4 +128,3 @@ def check_all_large_are_split(
                 f"{path} has {bytes_each} bytes a layer and stays whole on a mesh of "
                 f"{placement.mesh.devices.shape}; its layout rule must split it"
             )
-

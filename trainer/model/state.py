@@ -23,7 +23,9 @@ Arrays = dict[str, jax.Array]
 
 
 def load_arrays(
-    tree: Tree, source: WeightSource, sharding: Callable[[StackedVariable], NamedSharding]
+    tree: Tree,
+    source: WeightSource,
+    sharding: Callable[[StackedVariable], NamedSharding],
 ) -> Arrays:
     """Read every variable of `tree` from `source`, each slice once per process."""
     return {

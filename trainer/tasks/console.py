@@ -63,7 +63,9 @@ class Screen:
 class Bar:
     """Progress over steps with loss, tokens a second and time left."""
 
-    def __init__(self, screen: Screen, *, first_step: int, num_train_steps: int) -> None:
+    def __init__(
+        self, screen: Screen, *, first_step: int, num_train_steps: int
+    ) -> None:
         self._screen, self._total = screen, num_train_steps
         self._plain_every = max(1, round(num_train_steps * PLAIN_LINE_EVERY))
         self._progress = Progress(

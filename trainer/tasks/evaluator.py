@@ -14,8 +14,9 @@ from gemma.chat import ChatFormat
 from gemma.decoding import Decoder
 from trainer.config.schema import GenerateConfig
 from trainer.data.evaluation import EvaluationSet
+from trainer.model.objective import evaluation_sums
 from trainer.tasks.session import Session
-from trainer.training.step import build_eval_step, place_batch
+from trainer.training.step import place_batch
 
 Weights = Mapping[str, jax.Array]
 
@@ -26,11 +27,10 @@ class Evaluator:
     def __init__(self, session: Session, held_out: EvaluationSet) -> None:
         self._mesh = session.mesh
         self._held_out = held_out
-        self._step = build_eval_step(
-            session.model.stacked,
-            loss_chunk_tokens=session.config.trainer.loss_chunk_tokens,
+        self._sums = evaluation_sums(
+            session.model,
+            chunk_tokens=session.config.trainer.loss_chunk_tokens,
             end_of_turn=session.tokenizer.end_of_turn_id,
-            shards=session.mesh.devices.shape[0],
         )
 
     def __call__(self, weights: Weights) -> dict[str, float]:
@@ -40,7 +40,7 @@ class Evaluator:
         """
         since = time.perf_counter()
         sums = [
-            self._step(weights, place_batch(batch, self._mesh))
+            self._sums(weights, place_batch(batch, self._mesh))
             for batch in self._held_out.batches()
         ]
         total = {name: sum(float(s[name]) for s in sums) for name in sums[0]}

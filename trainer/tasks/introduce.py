@@ -47,6 +47,4 @@ def _trained_what(session: Session) -> str:
     lora = session.model.lora
     if lora is None:
         return "all weights"
-    return (
-        f"LoRA rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.targets)}"
-    )
+    return f"LoRA rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.targets)}"

@@ -9,29 +9,32 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator, Mapping
-
-import jax
+from collections.abc import Callable, Iterator, Mapping
 
 from trainer.checkpoint import Store
 from trainer.config.errors import Preempted
+from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
 from trainer.data.order import Position
 from trainer.model.assemble import initial_arrays, split
+from trainer.model.objective import training_loss
 from trainer.model.state import Arrays
 from trainer.tasks.console import Bar, Screen
 from trainer.tasks.evaluator import Answerer, Evaluator
-from trainer.tasks.finish import finish
 from trainer.tasks.introduce import introduce
 from trainer.tasks.run_directory import RunDirectory
-from trainer.tasks.session import Session
+from trainer.tasks.session import Session, build_session
+from trainer.tasks.state import (
+    build_optimizer,
+    flatten_state,
+    restore_state,
+    shapes_of_state,
+    state_shardings,
+)
 from trainer.tasks.trackers import open_trackers
 from trainer.tracking import Sample, Tracker, read_events, read_samples
 from trainer.training.loop import Hooks, Outcome, PlacedBatch, Progress, Rhythm, train
-from trainer.training.optimizer import StackedOptimizer
-from trainer.training.schedule import Schedule
 from trainer.training.step import (
-    StepSettings,
     TrainState,
     build_train_step,
     place_batch,
@@ -41,9 +44,16 @@ from trainer.training.stop import StopRequest
 STOPPED_BY_USER = 130
 
 
-def run_training(session: Session, screen: Screen) -> int:
-    """Train, or go on, or say that the run is finished; return the exit code."""
-    config = session.config
+def run_training(
+    config: RunConfig, screen: Screen, *, finish: Callable[[Finished], None]
+) -> int:
+    """Train, or go on, or say that the run is finished; return the exit code.
+
+    Args:
+        config: The run's configuration.
+        screen: Where a person looks.
+        finish: Writes what the finished run leaves behind.
+    """
     directory = RunDirectory(config)
     with StopRequest() as stop:
         changes = directory.admit(config)
@@ -52,12 +62,24 @@ def run_training(session: Session, screen: Screen) -> int:
             if finished and finished["step"] >= config.trainer.num_train_steps:
                 screen.facts(f"{directory.path} is finished", finished)
                 return 0
+            session = build_session(config)
+            data = session.open_data()
             directory.forget_done()
             directory.write_config(config)
-            run = Run(session, directory, screen, stop)
+            run = Run(session, data, directory, screen, stop, finish)
             if changes and changes.allowed:
                 run.tracker.event("changed", {"keys": changes.allowed})
             return run.go()
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A run after its last step: everything that artifacts are made from."""
+
+    run: Run
+    weights: Arrays
+    progress: Progress
+    samples: list[Sample]
 
 
 class Run:
@@ -66,17 +88,20 @@ class Run:
     def __init__(
         self,
         session: Session,
+        data: TrainingData,
         directory: RunDirectory,
         screen: Screen,
         stop: StopRequest,
+        finish: Callable[[Finished], None],
     ) -> None:
+        self._finish = finish
         self.session, self.directory = session, directory
         self.screen, self.stop = screen, stop
         self.config = session.config
-        self.data: TrainingData = session.open_data()
+        self.data = data
         self.store = Store(directory.checkpoints, self.config.checkpoint.keep_last)
         self.tracker: Tracker = open_trackers(session, self.data, directory)
-        self.optimizer = _optimizer(session)
+        self.optimizer = build_optimizer(session)
         held_out = self.data.evaluation
         self.evaluator = Evaluator(session, held_out) if held_out else None
         self.started = time.perf_counter()
@@ -101,7 +126,7 @@ class Run:
             return self._stopped(outcome)
         weights = {**frozen, **outcome.state.trainable}
         samples = self._last_samples(samples, weights)
-        finish(self, weights, outcome.progress, samples)
+        self._finish(Finished(self, weights, outcome.progress, samples))
         return 0
 
     def _start_or_restore(self) -> tuple[TrainState, Arrays, Progress]:
@@ -113,34 +138,29 @@ class Run:
             seed=config.seed,
         )
         trainable, frozen = split(arrays, session.model)
-        state = TrainState(trainable, self.optimizer.initial_slots())
         if self.store.latest() is None:
+            state = TrainState(trainable, self.optimizer.initial_slots())
             return state, frozen, Progress()
-        like = {
-            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
-            for name, a in flatten_state(state).items()
-        }
-        restored, metadata = self.store.restore(None, like)
+        del arrays, trainable  # the restored ones take their place
+        like = shapes_of_state(session.model, self.optimizer)
+        state, metadata = restore_state(self.store, None, like)
         progress = Progress(**metadata["progress"])
         self.screen.line(f"going on from step {progress.step}")
         self.tracker.event("restored", {"step": progress.step})
-        return unflatten_state(restored), frozen, progress
+        return state, frozen, progress
 
     def _train(self, state: TrainState, frozen: Arrays, progress: Progress) -> Outcome:
         config = self.config
         step_function = build_train_step(
-            self.session.model.stacked,
-            self.optimizer,
-            StepSettings(
+            training_loss(
+                self.session.model,
                 remat=config.trainer.remat,
-                loss_chunk_tokens=config.trainer.loss_chunk_tokens,
-                clip_norm=config.optimizer.clip_norm,
-                dropout_seed=config.seed if config.lora.dropout else None,
+                chunk_tokens=config.trainer.loss_chunk_tokens,
             ),
-            state_shardings=TrainState(
-                self.session.model.shardings(self.session.model.trainable),
-                self.optimizer.shardings,
-            ),
+            self.optimizer,
+            clip_norm=config.optimizer.clip_norm,
+            dropout_seed=config.seed if config.lora.dropout else None,
+            state_shardings=state_shardings(self.session.model, self.optimizer),
             replicated=self.session.model.placement.replicated(),
         )
         rhythm = Rhythm(
@@ -235,7 +255,9 @@ class Run:
     def _stopped(self, outcome: Outcome) -> int:
         step = outcome.progress.step
         self.tracker.event("stopped", {"step": step, "signal": self.stop.signal.name})
-        text = f"saved at step {step}; the same command goes on from there"
+        text = f"saved at step {step}: the same command goes on from there"
+        if step == 0:
+            text = "stopped before the first step: the same command starts again"
         if self.stop.signal == signal.SIGTERM:
             raise Preempted(
                 key=str(self.directory.path),
@@ -245,41 +267,3 @@ class Run:
             )
         self.screen.line(text)
         return STOPPED_BY_USER
-
-
-def flatten_state(state: TrainState) -> Arrays:
-    """Return the arrays of a state under the names that checkpoints use."""
-    return {f"{part}/{name}": a for part, name, a in _parts(state)}
-
-
-def unflatten_state(arrays: Mapping[str, jax.Array]) -> TrainState:
-    """Return the state that `flatten_state` flattened."""
-    parts: dict[str, Arrays] = {field: {} for field in TrainState._fields}
-    for name, array in arrays.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = array
-    return TrainState(**parts)
-
-
-def _parts(state: TrainState) -> Iterator[tuple[str, str, jax.Array]]:
-    for part, arrays in state._asdict().items():
-        for name, array in arrays.items():
-            yield part, name, array
-
-
-def _optimizer(session: Session) -> StackedOptimizer:
-    config, model = session.config, session.model
-    schedule = Schedule(
-        config.schedule.name,
-        peak=config.optimizer.learning_rate,
-        warmup_steps=config.schedule.warmup_steps,
-        num_train_steps=config.trainer.num_train_steps,
-        final_fraction=config.schedule.final_fraction,
-    )
-    return StackedOptimizer(
-        config.optimizer,
-        schedule,
-        {path: model.tree[path] for path in model.trainable},
-        model.shardings(model.trainable),
-        model.placement.replicated(),
-    )

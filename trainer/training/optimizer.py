@@ -8,21 +8,35 @@ change what the others mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import keras
 from jax.sharding import NamedSharding
 
-from gemma.abstract import build_abstract
-from gemma.stacked import StackedVariable
 from trainer.config.errors import ConfigError
 from trainer.config.schema import OptimizerConfig
 from trainer.training.schedule import Schedule
 
 Arrays = dict[str, jax.Array]
+
+
+class Trained(Protocol):
+    """What an optimizer needs to know of an array that it trains."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape, layers first."""
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Dtype of the weight and its slots."""
+
+
+BuildAbstract = Callable[[Callable[[], None]], None]
+"""Runs a function so that the Keras variables which it makes stay empty."""
 
 
 class StackedOptimizer:
@@ -35,18 +49,27 @@ class StackedOptimizer:
         self,
         config: OptimizerConfig,
         schedule: Schedule,
-        trained: Mapping[str, StackedVariable],
+        trained: Mapping[str, Trained],
+        *,
         shardings: Mapping[str, NamedSharding],
         replicated: NamedSharding,
+        build_abstract: BuildAbstract,
     ) -> None:
         self._paths = list(trained)
         self._keras = _keras_optimizer(config, schedule)
-        self._slots, parents = self._build(trained)
+        self._slots, parents = self._build(trained, build_abstract)
         self.shardings = {
             name: shardings[parents[name]] if name in parents else replicated
             for name in self._slots
         }
         self._schedule = schedule
+
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Return shape, dtype and sharding of every slot."""
+        return {
+            name: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=self.shardings[name])
+            for name, v in self._slots.items()
+        }
 
     def initial_slots(self) -> Arrays:
         """Return the slots before the first update, zeros, sharded as their weights."""
@@ -64,9 +87,7 @@ class StackedOptimizer:
         """Return the weights and slots after one update; pure."""
         variables = self._keras.variables
         names = {id(variable): name for name, variable in self._slots.items()}
-        values = [
-            slots[names[id(v)]] if id(v) in names else v.value for v in variables
-        ]
+        values = [slots[names[id(v)]] if id(v) in names else v.value for v in variables]
         new_weights, new_values = self._keras.stateless_apply(
             values,
             [gradients[path] for path in self._paths],
@@ -84,7 +105,7 @@ class StackedOptimizer:
         return self._schedule(slots["iteration"])
 
     def _build(
-        self, trained: Mapping[str, StackedVariable]
+        self, trained: Mapping[str, Trained], build_abstract: BuildAbstract
     ) -> tuple[dict[str, keras.Variable], dict[str, str]]:
         """Create the abstract slots and remember which weight each belongs to.
 
@@ -93,7 +114,9 @@ class StackedOptimizer:
         parents: dict[int, tuple[str, str]] = {}
         original = self._keras.add_variable_from_reference
 
-        def record(reference_variable: Any, *args: Any, **kwargs: Any) -> Any:
+        def record(
+            reference_variable: keras.Variable, *args: object, **kwargs: object
+        ) -> keras.Variable:
             slot = original(reference_variable, *args, **kwargs)
             kind = kwargs.get("name") or args[0]
             parents[id(slot)] = (kind, reference_variable.name.replace(".", "/"))
@@ -151,7 +174,7 @@ def _keras_optimizer(
     return optimizer
 
 
-def _abstract_variables(trained: Mapping[str, StackedVariable]) -> list[keras.Variable]:
+def _abstract_variables(trained: Mapping[str, Trained]) -> list[keras.Variable]:
     # Keras searches exclusions in the name and forbids slashes there
     return [
         keras.Variable(

@@ -38,7 +38,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps, self.num_train_steps = warmup_steps, num_train_steps
         self.final_fraction = final_fraction
 
-    def __call__(self, iteration: Any) -> jax.Array:
+    def __call__(self, iteration: jax.typing.ArrayLike) -> jax.Array:
         """Return the learning rate of the update after `iteration` updates."""
         step = jnp.asarray(iteration, "float32")
         warmup = jnp.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)

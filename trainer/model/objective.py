@@ -1,0 +1,96 @@
+"""The losses of a model as pure functions of weights and a batch.
+
+Turns a `Model` into what training differentiates and what evaluation adds up, so that
+neither has to know what a model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from trainer.model.assemble import Model
+from trainer.model.loss import summed_loss, token_losses
+from trainer.model.state import Arrays
+
+EMBEDDING = "token_embedding/embeddings"
+
+Weights = Mapping[str, jax.Array]
+Batch = Mapping[str, jax.Array]
+TrainingLoss = Callable[[Arrays, Arrays, Batch, jax.Array | None], jax.Array]
+
+
+def training_loss(model: Model, *, remat: str, chunk_tokens: int) -> TrainingLoss:
+    """Return (trainable, frozen, batch, dropout key) -> summed loss in nats.
+
+    Batch arrays are [sequences, length]; the key is None where nothing drops.
+    """
+    stacked = model.stacked
+
+    def loss(
+        trainable: Arrays, frozen: Arrays, batch: Batch, dropout_key: jax.Array | None
+    ) -> jax.Array:
+        weights = {**frozen, **trainable}
+        hidden = stacked.hidden(
+            weights,
+            batch["token_ids"],
+            positions=batch["positions"],
+            segment_ids=batch["segment_ids"],
+            dropout_key=dropout_key,
+            remat=remat,
+        )
+        return summed_loss(
+            hidden,
+            stacked.constraints.embedding(weights[EMBEDDING]),
+            batch["labels"],
+            batch["loss_mask"],
+            soft_cap=stacked.config.final_logit_soft_cap,
+            shards=_batch_shards(model),
+            chunk_tokens=chunk_tokens,
+            table_is_trained=EMBEDDING in model.trainable,
+        )
+
+    return loss
+
+
+def evaluation_sums(
+    model: Model, *, chunk_tokens: int, end_of_turn: int
+) -> Callable[[Weights, Batch], dict[str, jax.Array]]:
+    """Return the compiled (weights, batch) -> sums of losses and counts, float32.
+
+    `content` leaves out the positions that predict `end_of_turn`.
+    """
+    stacked = model.stacked
+
+    def evaluate(weights: Weights, batch: Batch) -> dict[str, jax.Array]:
+        hidden = stacked.hidden(
+            weights,
+            batch["token_ids"],
+            positions=batch["positions"],
+            segment_ids=batch["segment_ids"],
+        )
+        losses = token_losses(
+            hidden,
+            stacked.constraints.embedding(weights[EMBEDDING]),
+            batch["labels"],
+            batch["loss_mask"],
+            soft_cap=stacked.config.final_logit_soft_cap,
+            shards=_batch_shards(model),
+            chunk_tokens=chunk_tokens,
+        )
+        content = batch["loss_mask"] & (batch["labels"] != end_of_turn)
+        return {
+            "loss_sum": losses.sum(),
+            "loss_tokens": batch["loss_mask"].sum(dtype="float32"),
+            "content_loss_sum": jnp.where(content, losses, 0.0).sum(),
+            "content_tokens": content.sum(dtype="float32"),
+        }
+
+    return jax.jit(evaluate)
+
+
+def _batch_shards(model: Model) -> int:
+    """Parts in which the batch dim lies on devices."""
+    return model.placement.mesh.devices.shape[0]

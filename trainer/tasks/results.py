@@ -1,0 +1,45 @@
+"""What a run came to, and what it ran on, as facts to show."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import jax
+
+from trainer.training.loop import Progress
+
+PACKAGES = ("jax", "keras", "numpy", "orbax-checkpoint", "grain", "sentencepiece")
+
+
+def results_of(
+    metrics: list[dict[str, Any]], progress: Progress, seconds: float
+) -> dict[str, Any]:
+    """Return the figures that say how a run went."""
+    results: dict[str, Any] = {"step": progress.step, "rows seen": progress.rows_seen}
+    for name, label in (
+        ("eval/loss", "held-out loss"),
+        ("eval/content_loss", "held-out loss, content alone"),
+    ):
+        values = [line[name] for line in metrics if line.get(name) is not None]
+        if values:
+            percent = 100 * (values[-1] / values[0] - 1)
+            results[label] = f"{values[0]:.4f} -> {values[-1]:.4f} ({percent:+.1f} %)"
+    rates = sorted(m["train/tokens_per_second"] for m in metrics if "train/loss" in m)
+    if rates:
+        results["tokens/s (median)"] = f"{rates[len(rates) // 2]:,.0f}"
+    results["seconds"] = round(seconds, 1)
+    return results
+
+
+def environment_facts() -> dict[str, str]:
+    """Return versions and devices; nothing that identifies a person or a path."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": str(jax.process_count()),
+        **versions,
+    }

@@ -1,0 +1,109 @@
+"""Which weights evaluate and generate look at: a run's, or a preset's.
+
+Turns a configuration into a session and its arrays. A run is found by its name, or by
+the same keys that it was trained with; where there is none, it is the preset, with
+the adapter of `lora.path` if that is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from trainer import storage
+from trainer.checkpoint import Store
+from trainer.config.errors import ConfigError
+from trainer.config.schema import DataConfig, LoraConfig, RunConfig
+from trainer.model.assemble import initial_arrays
+from trainer.model.state import Arrays
+from trainer.tasks.run_directory import RunDirectory
+from trainer.tasks.session import Session, build_session
+from trainer.tasks.state import build_optimizer, restore_state, shapes_of_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model with its weights, and where they came from in words."""
+
+    session: Session
+    weights: Arrays
+    origin: str
+
+
+def open_subject(config: RunConfig) -> Subject:
+    """Open the run that the configuration names, or its preset.
+
+    Raises:
+        ConfigError: `run.name` names no run.
+    """
+    directory = RunDirectory(config)
+    if directory.exists():
+        return _open_run(config, directory)
+    if config.run.name is not None:
+        raise ConfigError(
+            key="run.name",
+            expected=f"a run below {config.run.root}: {_runs(config.run.root)}",
+            received=config.run.name,
+            fix="one of them, or leave run.name out to use the preset",
+        )
+    return _open_preset(config)
+
+
+def _open_run(config: RunConfig, directory: RunDirectory) -> Subject:
+    stored = directory.stored_config()
+    config = dataclasses.replace(
+        config,
+        preset=stored.preset,
+        lora=stored.lora,
+        optimizer=stored.optimizer,
+        schedule=stored.schedule,
+        data=_overlaid(stored.data, config.data),
+    )
+    session = build_session(config)
+    arrays = _base(session)
+    with Store(directory.checkpoints, config.checkpoint.keep_last) as store:
+        step = store.best() if config.artifacts.source == "best" else store.latest()
+        like = shapes_of_state(session.model, build_optimizer(session))
+        state, _ = restore_state(store, step, like)
+        step = store.latest() if step is None else step
+    origin = f"{directory.path}, step {step}"
+    return Subject(session, {**arrays, **state.trainable}, origin)
+
+
+def _open_preset(config: RunConfig) -> Subject:
+    if config.lora.path is None:
+        config = dataclasses.replace(config, lora=LoraConfig(rank=0))
+    session = build_session(config)
+    weights = _base(session)
+    origin = config.preset.name
+    if config.lora.path is not None:
+        origin += f" with {config.lora.path}"
+    return Subject(session, weights, origin)
+
+
+def _base(session: Session) -> Arrays:
+    return initial_arrays(
+        session.model,
+        load_weights=session.config.preset.load_weights,
+        adapter=session.adapter,
+        seed=session.config.seed,
+    )
+
+
+def _overlaid(stored: DataConfig, typed: DataConfig) -> DataConfig:
+    """Return the run's data with every key that differs from its default on top."""
+    default = DataConfig()
+    changed = {
+        field.name: getattr(typed, field.name)
+        for field in dataclasses.fields(DataConfig)
+        if getattr(typed, field.name) != getattr(default, field.name)
+    }
+    return dataclasses.replace(stored, **changed)
+
+
+def _runs(root: str) -> str:
+    names = [
+        name
+        for name in storage.list_names(root)
+        if storage.exists(f"{root}/{name}/config.yaml")
+    ]
+    return ", ".join(names) or "there is none"
