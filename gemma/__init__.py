@@ -23,7 +23,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # classes of every kind
     if name not in _HOMES:
         raise AttributeError(f"module 'gemma' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

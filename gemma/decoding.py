@@ -40,7 +40,7 @@ class Decoder:
         self._multiple = batch_multiple
         self._run = jax.jit(
             functools.partial(_generate, stacked, self._stops),
-            static_argnames=("max_new_tokens", "temperature"),
+            static_argnames=("capacity", "temperature"),
         )
 
     def generate(
@@ -48,7 +48,7 @@ class Decoder:
         weights: Weights,
         prompts: Sequence[Sequence[int]],
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
         temperature: float = 0.0,
         seed: int = 0,
     ) -> list[list[int]]:
@@ -57,22 +57,31 @@ class Decoder:
         Args:
             weights: An array for every path of the state tree.
             prompts: Ids with BOS, none empty.
-            max_new_tokens: Ids to add at most.
+            max_new_tokens: Ids to add at most, to every prompt or to each its own.
             temperature: 0 takes the likeliest id; above, ids are drawn.
             seed: Of the draws.
 
         Raises:
-            ValueError: There is no prompt, or one is empty.
+            ValueError: There is no prompt, one is empty, or `max_new_tokens` does not
+                belong to the prompts.
         """
         if not prompts or not all(len(prompt) for prompt in prompts):
             raise ValueError("prompts must be at least one, each with an id or more")
-        token_ids, lengths = _pad(prompts, self._multiple)
+        if isinstance(max_new_tokens, int):
+            max_new_tokens = [max_new_tokens] * len(prompts)
+        if len(max_new_tokens) != len(prompts) or min(max_new_tokens) < 0:
+            raise ValueError(
+                "max_new_tokens must be a number from 0, or one for each of the "
+                f"{len(prompts)} prompts, received {max_new_tokens}"
+            )
+        token_ids, lengths, limits = _pad(prompts, max_new_tokens, self._multiple)
         tokens = self._run(
             weights,
             token_ids,
             lengths,
+            limits,
             jax.random.key(seed),
-            max_new_tokens=max_new_tokens,
+            capacity=_bucket(max(max_new_tokens)),
             temperature=temperature,
         )
         rows = np.asarray(tokens)[: len(prompts)].tolist()
@@ -85,18 +94,19 @@ def _generate(
     weights: Weights,
     token_ids: jax.Array,
     lengths: jax.Array,
+    limits: jax.Array,
     key: jax.Array,
     *,
-    max_new_tokens: int,
+    capacity: int,
     temperature: float,
 ) -> jax.Array:
-    """Return int32 [batch, max_new_tokens], -1 after a row's end."""
+    """Return int32 [batch, capacity], -1 after a row's end or its limit."""
     batch, prompt_length = token_ids.shape
     hidden, cache = stacked.prefill(
-        weights, token_ids, cache_length=prompt_length + max_new_tokens
+        weights, token_ids, cache_length=prompt_length + capacity
     )
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    tokens = jnp.full((batch, max_new_tokens), -1, "int32")
+    tokens = jnp.full((batch, capacity), -1, "int32")
     stop_ids = jnp.asarray(stops or (-1,))
 
     def choose(hidden: jax.Array, step: jax.Array) -> jax.Array:
@@ -112,31 +122,40 @@ def _generate(
         step, hidden, cache, tokens, is_done = carry
         token = choose(hidden, step)
         tokens = tokens.at[:, step].set(jnp.where(is_done, -1, token))
-        is_done |= jnp.isin(token, stop_ids)
+        is_done |= jnp.isin(token, stop_ids) | (step + 1 >= limits)
         hidden, cache = stacked.decode(weights, token, lengths + step, cache)
         return step + 1, hidden, cache, tokens, is_done
 
     def goes_on(carry: tuple) -> jax.Array:
-        return (carry[0] < max_new_tokens) & ~carry[4].all()
+        return ~carry[4].all()
 
-    start = (jnp.zeros((), "int32"), last, cache, tokens, jnp.zeros(batch, bool))
+    start = (jnp.zeros((), "int32"), last, cache, tokens, limits <= 0)
     return jax.lax.while_loop(goes_on, advance, start)[3]
 
 
 def _pad(
-    prompts: Sequence[Sequence[int]], multiple: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return right-padded ids [batch, bucket] and lengths [batch]."""
-    longest, bucket = max(map(len, prompts)), SMALLEST_BUCKET
-    while bucket < longest:
-        bucket *= 2
+    prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int], multiple: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return right-padded ids [batch, bucket], lengths [batch] and limits [batch].
+
+    Rows that only fill up the batch may add nothing, so that nobody waits for them.
+    """
     rows = -(-len(prompts) // multiple) * multiple
-    token_ids = np.zeros((rows, bucket), "int32")
-    lengths = np.ones(rows, "int32")
+    token_ids = np.zeros((rows, _bucket(max(map(len, prompts)))), "int32")
+    lengths, limits = np.ones(rows, "int32"), np.zeros(rows, "int32")
     for row, prompt in enumerate(prompts):
         token_ids[row, : len(prompt)] = prompt
         lengths[row] = len(prompt)
-    return token_ids, lengths
+        limits[row] = max_new_tokens[row]
+    return token_ids, lengths, limits
+
+
+def _bucket(length: int) -> int:
+    """Return the smallest power of two that holds `length`, from the smallest one."""
+    bucket = SMALLEST_BUCKET
+    while bucket < length:
+        bucket *= 2
+    return bucket
 
 
 def _until(row: Sequence[int], stops: Sequence[int]) -> list[int]:

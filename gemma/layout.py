@@ -3,7 +3,8 @@
 Turns a mesh and the model's dimensions into one rule for each kind of variable:
 KerasHub's specs wherever they divide, and where they do not (a lone key/value head on
 eight chips) the axis moves to another dim of the same variable, or the dim stays
-whole. Knows no values: a layout costs nothing.
+whole. Adapters follow their kernel's heads or inputs, where KerasHub leaves them whole.
+Knows no values: a layout costs nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +66,13 @@ RULES: tuple[Rule, ...] = (
 
 
 class LearningLayoutMap(keras.distribution.LayoutMap):
-    """A layout map that fits its rules to the model which is built under it."""
+    """A layout map that fits its rules to the model which is built under it.
+
+    Args:
+        device_mesh: Mesh to lay out on.
+        model_axis: Name of the mesh axis that plays `model` in the rules.
+        batch_axis: Name of the mesh axis that plays `batch`.
+    """
 
     def __init__(
         self,
@@ -103,7 +110,7 @@ def gemma_layout_map(
     """Build the layout map of a Gemma model on `device_mesh`.
 
     Raises:
-        ValueError: The mesh lacks one of the two axes.
+        ValueError: `device_mesh` is no mesh, or lacks one of the two axes.
     """
     if not isinstance(device_mesh, keras.distribution.DeviceMesh):
         raise ValueError(
@@ -129,6 +136,11 @@ def fit(wish: Spec, shape: tuple[int, ...], axis_sizes: dict[str, int]) -> Spec:
     """Return the wish where it divides `shape`; move or drop axes where it does not.
 
     An axis that does not divide its dim moves to the last free dim that it divides.
+
+    Args:
+        wish: Axis that each of the leading dims would be split over.
+        shape: Dims of the variable.
+        axis_sizes: Devices along each axis.
     """
     spec: list[str | None] = [None] * len(shape)
     homeless = []

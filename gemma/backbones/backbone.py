@@ -17,19 +17,36 @@ from gemma.config import GemmaConfig
 from gemma.layers.decoder_block import GemmaDecoderBlock
 from gemma.layers.token_embedding import ReversibleEmbedding
 from gemma.lora import Factorisation, LoraSettings, lora_settings
-from gemma.presets import BUILT_IN, Preset, open_preset, write_preset
+from gemma.presets import (
+    BUILT_IN,
+    BuiltIn,
+    Preset,
+    check_whole,
+    open_preset,
+    write_preset,
+)
+
+DType = str | keras.DTypePolicy | None
+"""Name of a dtype or policy, or a policy; None is Keras's global one."""
 
 
 class BuiltInPresets:
-    """Class attribute that shows the table of built-in presets, a new dict each time."""
+    """Class attribute that shows the built-in presets by name, a new dict each time."""
 
-    def __get__(self, instance: Any, owner: type) -> dict[str, Any]:
+    def __get__(self, instance: object, owner: type) -> dict[str, BuiltIn]:
         """Return the table by name."""
         return dict(BUILT_IN)
 
 
 class Backbone(keras.Model):
-    """A Gemma text model up to its hidden states, as a Functional Keras model."""
+    """A Gemma text model up to its hidden states, as a Functional Keras model.
+
+    Attributes:
+        gemma_config: Its dimensions.
+        blocks: Its decoder blocks, first layer first.
+        lora: Settings of its adapters; None without adapters.
+        vocabulary: SentencePiece model of its preset, for `save_to_preset`.
+    """
 
     presets = BuiltInPresets()
 
@@ -41,8 +58,8 @@ class Backbone(keras.Model):
         config: GemmaConfig,
         embedding: ReversibleEmbedding,
         blocks: Sequence[GemmaDecoderBlock],
-        dtype: Any = None,
-        **kwargs: Any,
+        dtype: DType = None,
+        **kwargs: object,
     ) -> None:
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self.dtype_policy = keras.dtype_policies.get(
@@ -61,7 +78,7 @@ class Backbone(keras.Model):
 
     @classmethod
     def from_preset(
-        cls, preset: str, load_weights: bool = True, **kwargs: Any
+        cls, preset: str, load_weights: bool = True, **kwargs: object
     ) -> Backbone:
         """Build a backbone from a preset.
 
@@ -73,7 +90,8 @@ class Backbone(keras.Model):
                 as `dtype` and `trainable`.
 
         Raises:
-            PresetError: The preset is unknown, damaged, or of another class.
+            PresetFileError: The preset is unknown or damaged, or its weights do not
+                fit the arguments.
         """
         opened = open_preset(preset)
         arguments = {"dtype": opened.dtype, **opened.config.to_mapping(), **kwargs}
@@ -84,7 +102,16 @@ class Backbone(keras.Model):
         return backbone
 
     def load_arrays(self, preset: Preset) -> None:
-        """Assign every weight from the preset's files, cast to the model's dtype."""
+        """Assign every weight from the preset's files, cast to the model's dtype.
+
+        Raises:
+            PresetFileError: The preset has other variables than this model.
+        """
+        check_whole(
+            preset.name,
+            preset.config.parameter_shapes(),
+            self.gemma_config.parameter_shapes(),
+        )
         with preset.weights() as weights:
             for variable in self._weight_variables():
                 variable.assign(weights.read(variable.path))
@@ -92,8 +119,11 @@ class Backbone(keras.Model):
     def save_to_preset(self, preset_dir: str) -> None:
         """Write KerasHub's preset directory; adapters are merged in float32.
 
+        Tokenizer and task are part of it when the backbone came from a preset that
+        has a vocabulary. Files of an older preset in the directory are replaced.
+
         Raises:
-            PresetError: The directory holds something already.
+            ValueError: The dtype of the weights is neither float32 nor bfloat16.
         """
         write_preset(
             preset_dir,
@@ -109,8 +139,8 @@ class Backbone(keras.Model):
         if path.endswith("/kernel") and self.lora:
             projections = self.get_layer(block).projections()
             return np.asarray(projections[path.split("/")[-2]].kernel)
-        variable = next(v for v in self._weight_variables() if v.path == path)
-        return np.asarray(variable.value)
+        variables = {v.path: v for v in self._weight_variables()}
+        return np.asarray(variables[path].value)
 
     def enable_lora(
         self,
@@ -135,7 +165,10 @@ class Backbone(keras.Model):
             ValueError: Adapters exist already, or a setting is impossible.
         """
         if self.lora is not None:
-            raise ValueError("the backbone has adapters already; build a new one")
+            raise ValueError(
+                f"the backbone has adapters of rank {self.lora.rank} already; "
+                "build a new one for others"
+            )
         settings = lora_settings(
             rank,
             alpha=lora_alpha,
@@ -172,7 +205,8 @@ class Backbone(keras.Model):
         """Read adapters from a `.lora.h5`; add them first where there are none.
 
         Raises:
-            ValueError: Ranks, targets or shapes differ from the model's adapters.
+            PresetFileError: The file is damaged or belongs to another model.
+            ValueError: Rank, targets or factorisation differ from the model's.
         """
         adapter = read_lora(filepath, self.gemma_config)
         if self.lora is None:
@@ -187,12 +221,14 @@ class Backbone(keras.Model):
                 f"ranks must match: the model's adapters have rank {self.lora.rank}, "
                 f"{filepath} has rank {adapter.rank}"
             )
-        variables = {v.path: v for v in self._adapter_variables()}
-        if set(variables) != set(adapter.arrays):
+        ours = (self.lora.targets, self.lora.factorisation)
+        if ours != (adapter.targets, adapter.factorisation):
             raise ValueError(
-                f"targets must match: the model adapts {self.lora.targets}, "
-                f"{filepath} adapts {adapter.targets}"
+                f"targets and factorisation must match: the model adapts "
+                f"{', '.join(ours[0])} ({ours[1]}), {filepath} adapts "
+                f"{', '.join(adapter.targets)} ({adapter.factorisation})"
             )
+        variables = {v.path: v for v in self._adapter_variables()}
         # the file's own scale alpha / rank may differ from the model's
         rescale = adapter.alpha / adapter.rank / self.lora.scale
         for path, variable in variables.items():

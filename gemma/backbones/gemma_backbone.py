@@ -1,14 +1,19 @@
-"""`GemmaBackbone`: Gemma 1, CodeGemma, Gemma 2 and ShieldGemma as a Keras model."""
+"""`GemmaBackbone`: Gemma 1, CodeGemma, Gemma 2 and ShieldGemma as a Keras model.
+
+Turns KerasHub's constructor arguments into a Functional model and a layout. It refuses
+to know files (`Backbone`) and how its layers compute (`gemma.layers`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import keras
 
-from gemma.backbones.backbone import Backbone
+from gemma.backbones.backbone import Backbone, DType
 from gemma.config import GemmaConfig
 from gemma.layers.decoder_block import GemmaDecoderBlock
 from gemma.layers.rms_normalization import RMSNormalization
@@ -19,7 +24,7 @@ from gemma.layout import LearningLayoutMap, gemma_layout_map
 class EmbeddingScale(keras.layers.Layer):
     """Multiply embeddings by the square root of their dim, in the compute dtype."""
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: jax.Array) -> jax.Array:
         """Scale x [batch, seq, hidden]."""
         return x * jnp.asarray(x.shape[-1] ** 0.5, x.dtype)
 
@@ -81,8 +86,8 @@ class GemmaBackbone(Backbone):
         sliding_window_size: int = 4096,
         layer_norm_epsilon: float = 1e-6,
         dropout: float = 0,
-        dtype: Any = None,
-        **kwargs: Any,
+        dtype: DType = None,
+        **kwargs: object,
     ) -> None:
         config = GemmaConfig(
             vocabulary_size=vocabulary_size,
@@ -103,40 +108,7 @@ class GemmaBackbone(Backbone):
             dropout=dropout,
         )
         _teach_layout_map(config)
-        embedding = ReversibleEmbedding(
-            vocabulary_size,
-            hidden_dim,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
-            logit_soft_cap=final_logit_soft_cap,
-            dtype=dtype,
-            name="token_embedding",
-        )
-        blocks = [
-            GemmaDecoderBlock(
-                config,
-                config.attention_kind(layer),
-                dtype=dtype,
-                name=f"decoder_block_{layer}",
-            )
-            for layer in range(num_layers)
-        ]
-        norm = RMSNormalization(
-            layer_norm_epsilon, dtype=dtype, name="final_normalization"
-        )
-        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        padding_mask = keras.Input((None,), dtype="int32", name="padding_mask")
-        x = EmbeddingScale(dtype=dtype, name="embedding_scale")(embedding(token_ids))
-        for block in blocks:
-            x = block(x, padding_mask=padding_mask)
-        super().__init__(
-            inputs={"token_ids": token_ids, "padding_mask": padding_mask},
-            outputs=norm(x),
-            config=config,
-            embedding=embedding,
-            blocks=blocks,
-            dtype=dtype,
-            **kwargs,
-        )
+        super().__init__(**_build_layers(config, dtype), dtype=dtype, **kwargs)
 
     @classmethod
     def get_layout_map(
@@ -149,11 +121,17 @@ class GemmaBackbone(Backbone):
     ) -> keras.distribution.LayoutMap:
         """Return the layout of every variable on `device_mesh`.
 
-        Without `config` the map learns the dimensions from the first backbone that is
-        built under it. See `gemma.layout` for the rules.
+        Args:
+            device_mesh: Mesh to lay out on.
+            model_parallel_dim_name: Axis that splits heads, vocabulary and
+                feed-forward.
+            data_parallel_dim_name: Axis that splits the batch, and the other large
+                dim of every weight.
+            config: Dimensions to fit the splits to. Without it the map learns them
+                from the backbone that is built under it.
 
         Raises:
-            ValueError: The mesh lacks one of the two axes.
+            ValueError: `device_mesh` is no mesh, or lacks one of the two axes.
         """
         return gemma_layout_map(
             device_mesh, model_parallel_dim_name, data_parallel_dim_name, config=config
@@ -165,9 +143,46 @@ class GemmaBackbone(Backbone):
         return {**config, **dataclasses.asdict(self.gemma_config)}
 
 
+def _build_layers(config: GemmaConfig, dtype: DType) -> dict[str, Any]:
+    """Return the layers, connected from inputs to outputs, as `Backbone` takes them."""
+    embedding = ReversibleEmbedding(
+        config.vocabulary_size,
+        config.hidden_dim,
+        embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+        logit_soft_cap=config.final_logit_soft_cap,
+        dtype=dtype,
+        name="token_embedding",
+    )
+    blocks = [
+        GemmaDecoderBlock(
+            config,
+            config.attention_kind(layer),
+            dtype=dtype,
+            name=f"decoder_block_{layer}",
+        )
+        for layer in range(config.num_layers)
+    ]
+    norm = RMSNormalization(
+        config.layer_norm_epsilon, dtype=dtype, name="final_normalization"
+    )
+    token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+    padding_mask = keras.Input((None,), dtype="int32", name="padding_mask")
+    x = EmbeddingScale(dtype=dtype, name="embedding_scale")(embedding(token_ids))
+    for block in blocks:
+        x = block(x, padding_mask=padding_mask)
+    return {
+        "inputs": {"token_ids": token_ids, "padding_mask": padding_mask},
+        "outputs": norm(x),
+        "config": config,
+        "embedding": embedding,
+        "blocks": blocks,
+    }
+
+
 def _teach_layout_map(config: GemmaConfig) -> None:
+    """Tell the dimensions to our layout map, if the model is built under one."""
     distribution = keras.distribution.distribution()
     if isinstance(distribution, keras.distribution.ModelParallel):
-        layout_map = distribution._layout_map
+        layout_map = distribution._layout_map  # Keras 3.15 shows it in no other way
         if isinstance(layout_map, LearningLayoutMap):
             layout_map.learn(config)

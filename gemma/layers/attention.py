@@ -6,8 +6,6 @@ Variables are those of KerasHub's `CachedGemmaAttention`: `query`, `key`, `value
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import keras
@@ -17,14 +15,15 @@ from gemma.layers.dot_product import attend, visible_keys
 from gemma.layers.projection import Projection
 from gemma.layers.rotary import rotate
 
-Cache = tuple[jax.Array, jax.Array]  # keys and values, each [batch, keys, kv_heads, head]
+Cache = tuple[jax.Array, jax.Array]
+"""Keys and values, each [batch, keys, kv_heads, head_dim]."""
 
 
 class CachedGemmaAttention(keras.layers.Layer):
     """Attention of one layer, within a window (`local`) or over everything."""
 
     def __init__(
-        self, config: GemmaConfig, kind: AttentionKind = "global", **kwargs: Any
+        self, config: GemmaConfig, kind: AttentionKind = "global", **kwargs: object
     ) -> None:
         super().__init__(**kwargs)
         self.config = config
@@ -68,13 +67,14 @@ class CachedGemmaAttention(keras.layers.Layer):
         cache: Cache | None = None,
         training: bool | None = None,
     ) -> tuple[jax.Array, Cache]:
-        """Attend from x [batch, seq, hidden]; return the mix and the keys and values.
+        """Attend and return the mix [batch, seq, hidden] with the keys and values.
 
         Without a cache, queries and keys are the tokens of `x` in order. With one,
         `x` holds one token a row, whose keys and values enter the cache at
         `positions`, and everything up to there is visible.
 
         Args:
+            x: [batch, seq, hidden], normalised.
             positions: int32 [batch, seq], for the rotation and for the cache.
             segment_ids: int32 [batch, seq]; rows of a packed sequence.
             padding_mask: [batch, seq], false for padding keys.

@@ -6,8 +6,6 @@ scan over layers replaces (`gemma.stacked`).
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import keras
@@ -23,7 +21,7 @@ class GemmaDecoderBlock(keras.layers.Layer):
     """A block of Gemma 1 or 2; `config` says which norms it has."""
 
     def __init__(
-        self, config: GemmaConfig, kind: AttentionKind = "global", **kwargs: Any
+        self, config: GemmaConfig, kind: AttentionKind = "global", **kwargs: object
     ) -> None:
         super().__init__(**kwargs)
         self.config = config

@@ -6,8 +6,6 @@ is never formed: for query and value of Gemma 2 9B it would be a second copy of 
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import keras
@@ -38,6 +36,14 @@ class Projection(keras.layers.EinsumDense):
         seed_generator: keras.random.SeedGenerator | None = None,
     ) -> None:
         """Freeze the kernel and add the adapter; B starts at zero.
+
+        Args:
+            rank: Inner dim of the factors.
+            lora_alpha: The adapter is scaled by lora_alpha / rank; `rank` by default.
+            factorisation: Form of the factors; kernels without a dim of heads that
+                their inputs lack are `per_head` always.
+            dropout: Share of the adapter's inputs that is dropped while training.
+            seed_generator: Of the dropout.
 
         Raises:
             ValueError: The layer has an adapter, is not built, or rank < 1.
@@ -96,7 +102,7 @@ class Projection(keras.layers.EinsumDense):
         return jnp.einsum(self.equation, inputs, a) @ b
 
     @property
-    def kernel(self) -> Any:
+    def kernel(self) -> keras.Variable | jax.Array:
         """The kernel with the adapter merged, computed in float32."""
         if not self.lora_enabled:
             return self._kernel

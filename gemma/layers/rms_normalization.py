@@ -16,7 +16,7 @@ class RMSNormalization(keras.layers.Layer):
     that `epsilon` is for.
     """
 
-    def __init__(self, epsilon: float = 1e-6, **kwargs: Any) -> None:
+    def __init__(self, epsilon: float = 1e-6, **kwargs: object) -> None:
         super().__init__(autocast=False, **kwargs)
         self.epsilon = epsilon
 
@@ -31,7 +31,8 @@ class RMSNormalization(keras.layers.Layer):
         """Normalise [..., dim] in float32 and return the compute dtype."""
         scale = jnp.asarray(self.scale.value, "float32")
         x = x.astype("float32")
-        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.epsilon)
+        mean_square = jnp.mean(jnp.square(x), -1, keepdims=True)
+        inverse = jax.lax.rsqrt(mean_square + self.epsilon)
         return (x * inverse * (1.0 + scale)).astype(self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import keras
@@ -31,10 +29,6 @@ class ReversibleEmbedding(keras.layers.ReversibleEmbedding):
             shape = (*inputs.shape[:-1], self.input_dim)
             return keras.KerasTensor(shape, dtype="float32")
         return keras.KerasTensor((*inputs.shape, self.output_dim), self.compute_dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return super().get_config()
 
 
 def unembed(

@@ -8,8 +8,8 @@ model has one definition; a test holds this equal to the model's own call.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,11 @@ from gemma.layers.decoder_block import GemmaDecoderBlock
 from gemma.stacked.tree import Stack, block_variables, stacked_tree, stacks
 
 Weights = Mapping[str, jax.Array]
-Cache = dict[str, tuple[jax.Array, jax.Array]]
-"""Keys and values of each stack: [layers, batch, keys, kv_heads, head_dim]."""
+LayerWeights = dict[str, jax.Array]
+"""Weights of one scan step by their path below a block: [layers of the step, ...]."""
+KeysAndValues = tuple[jax.Array, jax.Array]
+Cache = dict[str, KeysAndValues]
+"""Of each stack: [scan steps, layers of a step, batch, keys, kv_heads, head_dim]."""
 
 
 def _same(x: jax.Array) -> jax.Array:
@@ -83,8 +86,10 @@ class Stacked:
                 scan step again from its input.
 
         Raises:
-            ValueError: A weight is missing or left over.
+            ValueError: A weight is missing or left over, or `remat` is neither.
         """
+        if remat not in ("none", "block"):
+            raise ValueError(f"remat must be 'none' or 'block', received {remat!r}")
         x = self._start(weights, token_ids)
         inputs = {
             "positions": positions,
@@ -92,15 +97,7 @@ class Stacked:
             "padding_mask": padding_mask,
         }
         for stack in self._stacks:
-
-            def body(x: jax.Array, xs: Any, stack: Stack = stack) -> Any:
-                layer_weights, seeds = xs
-                for k, kind in enumerate(stack.kinds):
-                    values = {name: w[k] for name, w in layer_weights.items()}
-                    seed = None if seeds is None else seeds[k]
-                    x, _ = self._block(stack, k, values, seed, x, **inputs)
-                return x, None
-
+            body = functools.partial(self._run_layers, stack, inputs)
             if remat == "block":
                 body = jax.checkpoint(body, prevent_cse=False)
             seeds = _layer_seeds(dropout_key, stack)
@@ -114,23 +111,20 @@ class Stacked:
 
         Right padding is run too: its keys stand after the last real token, where
         decoding overwrites them before it can see them.
+
+        Raises:
+            ValueError: The cache is shorter than the prompts.
         """
-        x, cache = self._start(weights, token_ids), {}
         missing = cache_length - token_ids.shape[1]
+        if missing < 0:
+            raise ValueError(
+                f"cache_length must be at least the prompts' {token_ids.shape[1]} "
+                f"places, received {cache_length}"
+            )
+        x, cache = self._start(weights, token_ids), {}
         for stack in self._stacks:
-
-            def body(x: jax.Array, layer_weights: Any, stack: Stack = stack) -> Any:
-                keys, values = [], []
-                for k in range(len(stack.kinds)):
-                    own = {name: w[k] for name, w in layer_weights.items()}
-                    x, (key, value) = self._block(stack, k, own, None, x)
-                    keys.append(key)
-                    values.append(value)
-                return x, (jnp.stack(keys), jnp.stack(values))
-
-            x, kept = jax.lax.scan(body, x, self._layered(weights, stack))
-            pad = [(0, 0)] * 3 + [(0, missing), (0, 0), (0, 0)]
-            cache[stack.name] = jax.tree.map(lambda c: jnp.pad(c, pad), kept)
+            body = functools.partial(self._fill_layers, stack, missing)
+            x, cache[stack.name] = jax.lax.scan(body, x, self._layered(weights, stack))
         return self._finish(weights, x), cache
 
     def decode(
@@ -142,30 +136,53 @@ class Stacked:
             Hidden states [batch, hidden] and the cache with the token in it.
         """
         x, extended = self._start(weights, token_ids[:, None]), {}
-        places = positions[:, None]
         for stack in self._stacks:
-
-            def body(x: jax.Array, xs: Any, stack: Stack = stack) -> Any:
-                layer_weights, (keys, values) = xs
-                new_keys, new_values = [], []
-                for k in range(len(stack.kinds)):
-                    own = {name: w[k] for name, w in layer_weights.items()}
-                    x, (key, value) = self._block(
-                        stack,
-                        k,
-                        own,
-                        None,
-                        x,
-                        positions=places,
-                        cache=(keys[k], values[k]),
-                    )
-                    new_keys.append(key)
-                    new_values.append(value)
-                return x, (jnp.stack(new_keys), jnp.stack(new_values))
-
+            body = functools.partial(self._extend_layers, stack, positions[:, None])
             xs = (self._layered(weights, stack), cache[stack.name])
             x, extended[stack.name] = jax.lax.scan(body, x, xs)
         return self._finish(weights, x)[:, 0], extended
+
+    def _run_layers(
+        self,
+        stack: Stack,
+        inputs: dict[str, jax.Array | None],
+        x: jax.Array,
+        xs: tuple[LayerWeights, jax.Array | None],
+    ) -> tuple[jax.Array, None]:
+        """Run the layers of one scan step, each with its own seed."""
+        weights, seeds = xs
+        for k in range(len(stack.kinds)):
+            seed = None if seeds is None else seeds[k]
+            x, _ = self._block(stack, k, weights, x, seed=seed, **inputs)
+        return x, None
+
+    def _fill_layers(
+        self, stack: Stack, missing: int, x: jax.Array, weights: LayerWeights
+    ) -> tuple[jax.Array, KeysAndValues]:
+        """Run the layers of one scan step; return their caches, longer by `missing`."""
+        filled = []
+        for k in range(len(stack.kinds)):
+            x, cache = self._block(stack, k, weights, x)
+            filled.append(cache)
+        places = [(0, 0), (0, missing), (0, 0), (0, 0)]
+        filled = jax.tree.map(lambda kept: jnp.pad(kept, places), filled)
+        return x, _stack_caches(filled)
+
+    def _extend_layers(
+        self,
+        stack: Stack,
+        places: jax.Array,
+        x: jax.Array,
+        xs: tuple[LayerWeights, KeysAndValues],
+    ) -> tuple[jax.Array, KeysAndValues]:
+        """Run the layers of one scan step on one token a row, at `places`."""
+        weights, (keys, values) = xs
+        extended = []
+        for k in range(len(stack.kinds)):
+            cache = (keys[k], values[k])
+            x, cache = self._block(stack, k, weights, x, positions=places, cache=cache)
+            extended.append(cache)
+        return x, _stack_caches(extended)
 
     def _start(self, weights: Weights, token_ids: jax.Array) -> jax.Array:
         self._check(weights)
@@ -185,35 +202,33 @@ class Stacked:
         self,
         stack: Stack,
         k: int,
-        values: Weights,
-        seed: jax.Array | None,
+        weights: LayerWeights,
         x: jax.Array,
-        **inputs: Any,
-    ) -> Any:
+        *,
+        seed: jax.Array | None = None,
+        **inputs: jax.Array | KeysAndValues | None,
+    ) -> tuple[jax.Array, KeysAndValues]:
+        """Run layer `k` of a scan step, with the stack's k-th block as template."""
         block = self.backbone.blocks[stack.layers[k]]
-        mapping = self._mapping(block, stack, values, seed)
+        mapping = self._mapping(block, stack, k, weights)
+        if seed is not None and block.seed_generator is not None:
+            mapping.append((block.seed_generator.state, seed))
         scope = keras.StatelessScope(state_mapping=mapping, initialize_variables=False)
         with scope:
             x, cache = block.step(x, training=seed is not None, **inputs)
         return self.constraints.activation(x), cache
 
     def _mapping(
-        self,
-        block: GemmaDecoderBlock,
-        stack: Stack,
-        values: Weights,
-        seed: jax.Array | None,
+        self, block: GemmaDecoderBlock, stack: Stack, k: int, weights: LayerWeights
     ) -> list[tuple[keras.Variable, jax.Array]]:
-        weight = self.constraints.weight
-        mapping = [
-            (variable, weight(f"{stack.name}/{name}", values[name]))
+        """Pair every variable of the template with its value in this layer."""
+        constrain = self.constraints.weight
+        return [
+            (variable, constrain(f"{stack.name}/{name}", weights[name][k]))
             for name, variable in block_variables(block)
         ]
-        if seed is not None and block.seed_generator is not None:
-            mapping.append((block.seed_generator.state, seed))
-        return mapping
 
-    def _layered(self, weights: Weights, stack: Stack) -> dict[str, jax.Array]:
+    def _layered(self, weights: Weights, stack: Stack) -> LayerWeights:
         """Return a stack's weights as [scan steps, layers of a step, ...]."""
         prefix = stack.name + "/"
         steps = len(stack.layers) // len(stack.kinds)
@@ -225,9 +240,21 @@ class Stacked:
 
     def _check(self, weights: Weights) -> None:
         if missing := self.tree.keys() - weights.keys():
-            raise ValueError(f"weights are missing for {sorted(missing)[:3]}")
+            raise ValueError(
+                f"weights must hold all {len(self.tree)} arrays of the state tree, "
+                f"received none for {', '.join(sorted(missing)[:3])}"
+            )
         if foreign := weights.keys() - self.tree.keys():
-            raise ValueError(f"weights for no variable: {sorted(foreign)[:3]}")
+            raise ValueError(
+                f"weights must hold only the {len(self.tree)} arrays of the state "
+                f"tree, received also {', '.join(sorted(foreign)[:3])}"
+            )
+
+
+def _stack_caches(caches: list[KeysAndValues]) -> KeysAndValues:
+    """Return the caches of a scan step's layers as one, layers first."""
+    keys, values = zip(*caches, strict=True)
+    return jnp.stack(keys), jnp.stack(values)
 
 
 def _layer_seeds(key: jax.Array | None, stack: Stack) -> jax.Array | None:

@@ -87,6 +87,10 @@ def stacked_tree(backbone: Backbone) -> dict[str, StackedVariable]:
     """Return the state tree of a backbone by path, in the order of its variables.
 
     Random states are left out: they belong to a step, not to the model.
+
+    Raises:
+        ValueError: The backbone has a variable that no array stands for. A model
+            without values would run with random ones in its place.
     """
     tree = {}
     embedding = backbone.token_embedding.embeddings
@@ -99,6 +103,7 @@ def stacked_tree(backbone: Backbone) -> dict[str, StackedVariable]:
             tree[path] = StackedVariable(path, members, is_stacked=True)
     scale = backbone.get_layer("final_normalization").scale
     tree["final_normalization/scale"] = _single(scale)
+    _check_whole(backbone, tree)
     return tree
 
 
@@ -107,7 +112,7 @@ def block_variables(
 ) -> Iterator[tuple[str, keras.Variable]]:
     """Yield a block's weights with their paths below the block."""
     for variable in block.weights:
-        if "seed_generator" not in variable.path:
+        if not _is_random_state(variable):
             yield variable.path.split("/", 1)[1], variable
 
 
@@ -133,6 +138,24 @@ def stack_values(tree: dict[str, StackedVariable]) -> dict[str, jax.Array]:
         else jnp.asarray(stacked.members[0].value)
         for path, stacked in tree.items()
     }
+
+
+def _check_whole(backbone: Backbone, tree: dict[str, StackedVariable]) -> None:
+    covered = {id(v) for stacked in tree.values() for v in stacked.members}
+    loose = [
+        v.path
+        for v in backbone.variables
+        if id(v) not in covered and not _is_random_state(v)
+    ]
+    if loose:
+        raise ValueError(
+            "the state tree must cover every variable of the backbone, but has no "
+            f"array for {', '.join(loose[:3])}"
+        )
+
+
+def _is_random_state(variable: keras.Variable) -> bool:
+    return "seed_generator" in variable.path
 
 
 def _single(variable: keras.Variable) -> StackedVariable:
