@@ -73,9 +73,10 @@ class GemmaDecoderBlock(keras.layers.Layer):
     def add_seed_generator(self) -> keras.random.SeedGenerator:
         """Return the generator of all of the block's dropouts; make it when missing."""
         if self.seed_generator is None:
-            self._tracker.unlock()
+            self._tracker.unlock()  # a built layer takes no new state
             self.seed_generator = keras.random.SeedGenerator(seed=0)
-            self._tracker.lock()
+            if self.built:
+                self._tracker.lock()
         return self.seed_generator
 
     def projections(self) -> dict[str, Projection]:

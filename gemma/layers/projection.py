@@ -60,11 +60,11 @@ class Projection(keras.layers.EinsumDense):
         self.lora_kernel_a = self._add_factor("lora_kernel_a", shape_a, "he_uniform")
         self.lora_kernel_b = self._add_factor("lora_kernel_b", shape_b, "zeros")
         self._kernel.trainable = False
+        self.lora_dropout, self.lora_seed_generator = dropout, seed_generator
         self._tracker.lock()
         self.lora_enabled, self.lora_rank = True, rank
         self.lora_alpha = float(rank if lora_alpha is None else lora_alpha)
         self.factorisation = "shared" if shared else "per_head"
-        self.lora_dropout, self.lora_seed_generator = dropout, seed_generator
 
     @property
     def adds_heads(self) -> bool:

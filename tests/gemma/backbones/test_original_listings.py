@@ -98,7 +98,9 @@ def test_a_lone_key_value_head_on_eight_devices(capsys):
     assert specs["decoder_block_1/attention/query/kernel"] == "('model', 'batch', None)"
     assert specs["decoder_block_1/attention/key/kernel"] == "(None, 'batch', 'model')"
     assert specs["decoder_block_1/attention/value/kernel"] == "(None, 'batch', 'model')"
-    hidden = backbone({"token_ids": np.array([[2, 5]]), "padding_mask": np.ones((1, 2))})
+    hidden = backbone(
+        {"token_ids": np.array([[2, 5]]), "padding_mask": np.ones((1, 2))}
+    )
     assert np.isfinite(np.asarray(hidden)).all()
 
 
@@ -150,7 +152,9 @@ def test_a_backbone_at_bfloat16_that_is_not_trainable():
     )
     assert {v.dtype for v in backbone.variables} == {"bfloat16"}
     assert backbone.trainable_variables == []
-    hidden = backbone({"token_ids": np.array([[2, 9]]), "padding_mask": np.ones((1, 2))})
+    hidden = backbone(
+        {"token_ids": np.array([[2, 9]]), "padding_mask": np.ones((1, 2))}
+    )
     assert hidden.dtype == "bfloat16"
     logits = backbone.token_embedding(hidden, reverse=True)
     assert logits.dtype == "float32"
