@@ -50,8 +50,8 @@ def lora_settings(
     """Check and complete the settings; alpha defaults to rank.
 
     Raises:
-        ValueError: rank < 1, alpha <= 0, an unknown form, or a pattern that matches
-            no projection.
+        ValueError: rank < 1, alpha <= 0, an unknown form, an impossible dropout, no
+            pattern, or one that matches no projection.
     """
     if rank < 1:
         raise ValueError(f"rank must be at least 1, received {rank}")
@@ -62,6 +62,8 @@ def lora_settings(
         raise ValueError(
             f"factorisation must be 'per_head' or 'shared', received {factorisation!r}"
         )
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout must lie in [0, 1), received {dropout!r}")
     return LoraSettings(
         rank=rank,
         alpha=alpha,
@@ -75,7 +77,7 @@ def match_targets(patterns: Iterable[str]) -> tuple[str, ...]:
     """Return the projections that fnmatch patterns select, in a block's order.
 
     Raises:
-        ValueError: A pattern selects nothing.
+        ValueError: There is no pattern, or one selects nothing.
     """
     selected: set[str] = set()
     for pattern in patterns:
@@ -86,4 +88,6 @@ def match_targets(patterns: Iterable[str]) -> tuple[str, ...]:
                 f"received {pattern!r}"
             )
         selected.update(matches)
+    if not selected:
+        raise ValueError("targets must name a projection or more, received none")
     return tuple(name for name in PROJECTIONS if name in selected)
