@@ -14,6 +14,7 @@ _OTHER_FLAGS = re.sub(rf"{_DEVICES}=\S*", "", os.environ.get("XLA_FLAGS", ""))
 os.environ["XLA_FLAGS"] = f"{_OTHER_FLAGS} {_DEVICES}=8".strip()
 os.environ["NPROC"] = "2"  # XLA:CPU's sums depend on its number of threads
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"  # trainer/config/simulated.py
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 

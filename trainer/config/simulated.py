@@ -33,3 +33,6 @@ def simulate_devices(count: int) -> None:
     other = re.sub(r"--xla_force_host_platform_device_count=\S*", "", present)
     os.environ["XLA_FLAGS"] = f"{other} {flag}".strip()
     os.environ["JAX_PLATFORMS"] = "cpu"
+    # XLA:CPU (jaxlib 0.10.2) aborts when the collectives of two programs in flight wait
+    # for each other's threads; one program at a time cannot
+    os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"

@@ -60,7 +60,7 @@ def _open_run(config: RunConfig, directory: RunDirectory) -> Subject:
     )
     session = build_session(config)
     arrays = _base(session)
-    with Store(directory.checkpoints, config.checkpoint.keep_last) as store:
+    with Store(directory.checkpoints, keep_last=1, read_only=True) as store:
         step = store.best() if config.artifacts.source == "best" else store.latest()
         like = shapes_of_state(session.model, build_optimizer(session))
         state, _ = restore_state(store, step, like)

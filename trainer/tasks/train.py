@@ -100,7 +100,7 @@ class Run:
         self.config = session.config
         self.data = data
         self.store = Store(directory.checkpoints, self.config.checkpoint.keep_last)
-        self.tracker: Tracker = open_trackers(session, self.data, directory)
+        self.tracker: Tracker = open_trackers(session, self.data, directory, screen)
         self.optimizer = build_optimizer(session)
         held_out = self.data.evaluation
         self.evaluator = Evaluator(session, held_out) if held_out else None

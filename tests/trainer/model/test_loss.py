@@ -1,0 +1,107 @@
+"""The chunked loss against the dense one, value and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from trainer.model.loss import summed_loss, token_losses
+
+VOCABULARY, DIM = 37, 8
+RELATIVE = 2e-6  # float32 sums in another order
+
+
+@pytest.fixture(scope="module")
+def problem():
+    keys = jax.random.split(jax.random.key(0), 4)
+    hidden = jax.random.normal(keys[0], (4, 6, DIM)) * 3
+    table = jax.random.normal(keys[1], (VOCABULARY, DIM))
+    labels = jax.random.randint(keys[2], (4, 6), 0, VOCABULARY)
+    mask = jax.random.bernoulli(keys[3], 0.4, (4, 6))
+    return hidden, table, labels, mask
+
+
+def dense(hidden, table, labels, mask, soft_cap):
+    logits = jnp.einsum("bsd,vd->bsv", hidden, table)
+    if soft_cap:
+        logits = soft_cap * jnp.tanh(logits / soft_cap)
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)
+    return -(picked[..., 0] * mask).sum()
+
+
+def chunked(hidden, table, labels, mask, soft_cap, **changes):
+    settings = {"shards": 1, "chunk_tokens": 5, "table_is_trained": True} | changes
+    return summed_loss(hidden, table, labels, mask, soft_cap=soft_cap, **settings)
+
+
+def distance(a, b):
+    return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+
+
+@pytest.mark.parametrize("soft_cap", [None, 4.0])
+@pytest.mark.parametrize("shards, chunk_tokens", [(1, 5), (1, 100), (2, 6), (4, 4)])
+def test_value_and_gradients_equal_the_dense_loss(
+    problem, soft_cap, shards, chunk_tokens
+):
+    hidden, table, labels, mask = problem
+    want = jax.value_and_grad(dense, argnums=(0, 1))(*problem, soft_cap)
+    got = jax.value_and_grad(chunked, argnums=(0, 1))(
+        *problem, soft_cap, shards=shards, chunk_tokens=chunk_tokens
+    )
+    assert abs(got[0] - want[0]) <= RELATIVE * abs(want[0])
+    assert distance(got[1][0], want[1][0]) <= RELATIVE
+    assert distance(got[1][1], want[1][1]) <= RELATIVE
+
+
+def test_positions_without_loss_get_no_gradient(problem):
+    gradient = jax.grad(chunked)(*problem, 4.0)
+    assert not np.asarray(gradient)[~np.asarray(problem[3])].any()
+
+
+def test_a_frozen_table_gets_no_gradient(problem):
+    frozen = jax.grad(chunked, argnums=1)(*problem, None, table_is_trained=False)
+    assert not frozen.any()
+
+
+def test_nothing_to_learn_is_a_loss_of_zero(problem):
+    hidden, table, labels, mask = problem
+    nothing = jnp.zeros_like(mask)
+    loss, gradient = jax.value_and_grad(chunked)(hidden, table, labels, nothing, 30.0)
+    assert loss == 0.0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_token_losses_stand_where_their_tokens_do(problem, shards):
+    hidden, table, labels, mask = problem
+    got = token_losses(
+        hidden, table, labels, mask, soft_cap=4.0, shards=shards, chunk_tokens=6
+    )
+    logits = 4.0 * jnp.tanh(jnp.einsum("bsd,vd->bsv", hidden, table) / 4.0)
+    each = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)
+    want = jnp.where(mask, each[..., 0], 0.0)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_the_logits_of_a_batch_never_exist(problem):
+    """The largest array of the program has a chunk's logits, not the batch's."""
+    hidden, table, labels, mask = problem
+    program = jax.make_jaxpr(lambda h: chunked(h, *problem[1:], None, chunk_tokens=3))(
+        hidden
+    )
+    sizes = [
+        variable.aval.size
+        for jaxpr in _all(program.jaxpr)
+        for equation in jaxpr.eqns
+        for variable in equation.outvars
+    ]
+    assert max(sizes) < labels.size * VOCABULARY
+
+
+def _all(jaxpr):
+    yield jaxpr
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _all(inner)
