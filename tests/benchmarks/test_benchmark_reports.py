@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from gemma.presets import open_preset
+
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER))
 
@@ -18,6 +20,7 @@ from comparison import (  # noqa: E402
     summary,
     summary_cells,
 )
+from subjects.random_preset import random_preset  # noqa: E402
 from timeline import Mark, Watcher, phase_of_line, seconds_by_phase  # noqa: E402
 from workload import Workload  # noqa: E402
 
@@ -102,6 +105,16 @@ def test_all_subjects_get_the_same_batches_with_the_next_token_as_label():
     assert inputs.shape == labels.shape == (4, 256)
     assert (inputs[:, 1:] == labels[:, :-1]).all()
     assert (inputs == again).all()
+
+
+def test_random_weights_read_alike_whole_and_in_slices():
+    config = open_preset("gemma2_tiny_en").config
+    path = "decoder_block_0/ffw_gating/kernel"
+    with random_preset(config).weights() as source:
+        whole = source.read(path)
+        part = source.read(path, (slice(3, 5), slice(None)))
+    assert whole.shape == source.shape(path) == config.parameter_shapes()[path]
+    assert (part == whole[3:5]).all()
 
 
 def test_the_page_of_peers_names_shape_machine_and_ratios():

@@ -1,22 +1,21 @@
-"""This project's own engine: the step of `task=train` on a model of random weights.
+"""This project's own engine: the step of `task=train` on random weights.
 
 Put together as `trainer.tasks.train` does it, with the defaults of the configuration
 for what no peer has: recomputation of blocks and the size of the loss's chunks.
 """
 
-import dataclasses
 import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from subjects.random_preset import random_preset
 from workload import Workload
 
 from gemma.abstract import build_abstract
 from gemma.config import GemmaConfig
 from gemma.lora import lora_settings
-from gemma.presets import Preset, open_preset
 from trainer.config.schema import OptimizerConfig, TrainerConfig
 from trainer.distribution.mesh import build_mesh
 from trainer.model.assemble import Model, build_model, initial_arrays, split
@@ -36,12 +35,12 @@ def build(workload: Workload, **options: str) -> Callable[[Any, Any], float]:
     settings = TrainerConfig(**{name: _value(word) for name, word in options.items()})
     mesh = build_mesh((1, 1), jax.devices()[:1])
     model = build_model(
-        preset_of(workload),
+        random_preset(config_of(workload)),
         mesh,
         dtype=workload.dtype,
         lora=lora_settings(workload.lora_rank),
     )
-    arrays = initial_arrays(model, load_weights=False, adapter=None, seed=0)
+    arrays = initial_arrays(model, load_weights=True, adapter=None, seed=0)
     trainable, frozen = split(arrays, model)
     optimizer = _optimizer(model, workload)
     state = TrainState(trainable, optimizer.initial_slots())
@@ -67,10 +66,9 @@ def build(workload: Workload, **options: str) -> Callable[[Any, Any], float]:
     return step
 
 
-def preset_of(workload: Workload) -> Preset:
-    """Return a preset in memory with the workload's dimensions and no files."""
-    known = open_preset("gemma2_tiny_en")
-    config = GemmaConfig(
+def config_of(workload: Workload) -> GemmaConfig:
+    """Return the workload's dimensions as a Gemma 2."""
+    return GemmaConfig(
         vocabulary_size=workload.vocabulary_size,
         num_layers=workload.num_layers,
         num_query_heads=workload.num_query_heads,
@@ -85,7 +83,6 @@ def preset_of(workload: Workload) -> Preset:
         use_sliding_window_attention=True,
         sliding_window_size=workload.sliding_window_size,
     )
-    return dataclasses.replace(known, name="benchmark", config=config)
 
 
 def full_batch(inputs: Any, labels: Any) -> dict[str, Any]:
