@@ -57,6 +57,17 @@ def test_after_a_training_step_every_variable_is_still_empty(abstract, batch):
     assert len(changed) == len(weights)
 
 
+def test_running_the_model_leaves_the_empty_variables_of_others_empty(abstract, batch):
+    """Ours are forgotten by Keras; others' are not, and a default scope fills them."""
+    with keras.StatelessScope(initialize_variables=False):
+        foreign = keras.Variable(initializer="zeros", shape=(2,))
+    stacked = Stacked(abstract)
+    weights = {p: jnp.zeros(v.shape, v.dtype) for p, v in stacked.tree.items()}
+    stacked.hidden(weights, batch["token_ids"])
+    assert foreign._value is None
+    global_state.set_global_attribute("uninitialized_variables", [])
+
+
 def test_building_27b_takes_no_memory(arguments):
     from gemma.presets import BUILT_IN
 

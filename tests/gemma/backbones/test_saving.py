@@ -130,3 +130,9 @@ def test_other_targets_and_forms_are_refused(saved, new, settings, message):
     again.enable_lora(rank=2, **settings)
     with pytest.raises(ValueError, match=message):
         again.load_lora_weights(path)
+
+
+def test_an_adapter_file_that_is_missing_is_named(build, tmp_path):
+    path = tmp_path / "adapter.lora.h5"
+    with pytest.raises(ValueError, match=f"{path}: expected .*, received no file"):
+        build("gemma2", 1).load_lora_weights(str(path))

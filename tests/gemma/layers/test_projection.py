@@ -1,5 +1,6 @@
 """Adapters beside a kernel: shapes, scale, float32, merging, misuse."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -50,6 +51,19 @@ def test_adapters_are_scaled_by_alpha_over_rank(projection):
     kernel, a, b = (np.asarray(v.value) for v in layer.weights)
     expected = np.einsum("btd,ndh->btnh", x, kernel + 3.0 * a @ b)
     np.testing.assert_allclose(np.asarray(layer(x)), expected, atol=SAME, rtol=SAME)
+
+
+def test_dropout_is_on_the_adapter_and_in_training_only(projection):
+    layer = projection()
+    x = np.ones((1, 64, 5), "float32")
+    before = np.asarray(layer(x))
+    generator = keras.random.SeedGenerator(0)
+    layer.enable_lora(2, dropout=0.5, seed_generator=generator)
+    np.testing.assert_array_equal(layer(x, training=True), before)  # B is zero
+    layer.lora_kernel_b.assign(np.ones((2, 4)))
+    np.testing.assert_array_equal(layer(x), layer(x))
+    assert np.ptp(np.asarray(layer(x)), axis=1).max() < SAME  # all tokens alike
+    assert np.ptp(np.asarray(layer(x, training=True)), axis=1).max() > 0.1
 
 
 def test_adapters_are_float32_beside_bfloat16(projection):
