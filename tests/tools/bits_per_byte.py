@@ -3,9 +3,10 @@
 Measured is what the model pays for the text's tokens, in bits, over the UTF-8 bytes
 that these tokens spell:
 
-- WordNet: the response of each held-out row as plain text after `<bos>`, its prompt
-  and a newline. Prompts and ends of text are neither paid nor counted. A newline is a
-  token of its own, so prompt and response are encoded apart without a difference.
+- WordNet: the response of each held-out row after `<bos>`, its prompt as the head of a
+  dictionary entry (`yak (noun)`, as in the pretraining text) and a newline. Heads and
+  ends of text are neither paid nor counted. A newline is a token of its own, so head
+  and response are encoded apart without a difference.
 - Shakespeare: the whole file in windows of `sequence_length` inputs, each beginning
   with `<bos>`; a window moves on by half its length and pays only for what the one
   before has not, so that every token but those of the first window is read after at
@@ -28,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from pretrain_wordnet import entry_head
 
 from gemma import GemmaBackbone, GemmaTokenizer
 
@@ -47,11 +49,12 @@ class Sample(NamedTuple):
 def response_samples(
     rows: Sequence[dict[str, str]], tokenizer: GemmaTokenizer
 ) -> list[Sample]:
-    """Return one sample a row: its response after its prompt, as plain text."""
+    """Return one sample a row: its response after the head of its entry."""
     return [
         Sample([tokenizer.start_token_id, *prompt, *response], len(response))
         for row in rows
-        for prompt, response in [tokenizer([f"{row['prompt']}\n", row["response"]])]
+        for head in [f"{entry_head(row['prompt'])}\n"]
+        for prompt, response in [tokenizer([head, row["response"]])]
     ]
 
 

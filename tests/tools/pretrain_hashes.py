@@ -50,7 +50,7 @@ def _texts(row: Mapping[str, Any]) -> Iterator[str]:
     if "messages" in row:
         chat = "\n".join(message["content"] for message in row["messages"])
         yield from windows(chat, step=WINDOW_LINES)
-    elif re.match(r'(Define|Use) the \w+ ".*\n', row["text"]):
+    elif re.match(r".+ \((noun|verb|adjective|adverb)\)(, used)?\n", row["text"]):
         yield from row["text"].split("\n", 1)
     else:
         yield from windows(row["text"], step=WINDOW_LINES)

@@ -72,8 +72,18 @@ def read_jsonl(content: bytes) -> list[dict[str, Any]]:
 
 
 def as_plain_text(row: Row) -> Row:
-    """Return a prompt/response row as the plain text that pretraining sees."""
-    return {"text": f"{row['prompt']}\n{row['response']}"}
+    """Return a prompt/response row as the dictionary entry that pretraining sees."""
+    return {"text": f"{entry_head(row['prompt'])}\n{row['response']}"}
+
+
+def entry_head(prompt: str) -> str:
+    """Return the head of a dictionary entry for a prompt that asks for it.
+
+    `Define the noun "yak".` becomes `yak (noun)`, `Use the noun "yak" in a sentence.`
+    becomes `yak (noun), used`. Questions are left for fine-tuning to teach.
+    """
+    task, kind, word = re.match(r'(Define|Use) the (\w+) "(.*)"', prompt).groups()
+    return f"{word} ({kind})" + (", used" if task == "Use" else "")
 
 
 def _synsets(lines: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:

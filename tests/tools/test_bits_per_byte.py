@@ -69,7 +69,7 @@ def test_windows_pay_for_every_token_once_after_half_a_window():
 def test_a_row_pays_for_its_response_alone(tokenizer):
     row = {"prompt": 'Define the noun "yak".', "response": "A large ox."}
     (sample,) = response_samples([row], tokenizer)
-    whole = f"{row['prompt']}\n{row['response']}"
+    whole = "yak (noun)\nA large ox."
     assert sample.ids == [2, *tokenizer(whole)]
     assert tokenizer.detokenize(sample.ids[-sample.paid :]) == row["response"]
 

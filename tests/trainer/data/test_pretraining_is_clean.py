@@ -16,12 +16,13 @@ TESTS = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TESTS / "tools"))
 
 from pretrain_hashes import hash_rows, hash_text, read_hashes, windows  # noqa: E402
+from pretrain_wordnet import entry_head  # noqa: E402
 
 PRETRAIN_DATA = TESTS.parent / "pretrain-data"
 HELDOUT_ROWS = TESTS.parent / "trainer/data/wordnet/heldout.jsonl"
 HASHES = TESTS / "data/pretrain.hashes"
 KNOWN_WORDNET_ROW = {
-    "text": 'Define the noun "tree swallow".\n'
+    "text": "tree swallow (noun)\n"
     "Of Australia and Polynesia; nests in tree cavities."
 }
 # The first play's cast opens a document, and with it a window.
@@ -44,11 +45,12 @@ def rebuilt() -> pathlib.Path:
     return path
 
 
-@pytest.mark.parametrize("key", ["prompt", "response"])
-def test_no_heldout_wordnet_row_was_trained_on(trained, key):
+def test_no_heldout_wordnet_row_was_trained_on(trained):
     rows = [json.loads(line) for line in HELDOUT_ROWS.read_text().splitlines()]
     assert len(rows) == 500
-    assert [row["id"] for row in rows if hash_text(row[key]) in trained] == []
+    for row in rows:
+        for text in (entry_head(row["prompt"]), row["response"]):
+            assert hash_text(text) not in trained, row["id"]
 
 
 def test_no_window_of_the_heldout_works_was_trained_on(trained):
