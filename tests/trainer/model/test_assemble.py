@@ -1,0 +1,164 @@
+"""A model on a mesh: shardings asked of one distribution, arrays never held twice."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from gemma.abstract import is_abstract
+from gemma.lora import lora_settings
+from gemma.presets import BUILT_IN, open_preset
+from trainer.config.errors import ConfigError
+from trainer.config.schema import LoraConfig
+from trainer.distribution.mesh import build_mesh
+from trainer.model.assemble import (
+    adapter_settings,
+    build_model,
+    initial_arrays,
+    split,
+)
+from trainer.model.memory import MemoryPlan, adapter_count
+from trainer.model.placement import check_all_large_are_split
+
+
+@pytest.fixture(scope="module")
+def golden(repository):
+    return open_preset(str(repository / "tests/golden/keras_hub/gemma2"))
+
+
+def model_of(preset, shape, *, rank=4, **lora):
+    mesh = build_mesh(shape, jax.devices()[: shape[0] * shape[1]])
+    settings = lora_settings(rank, **lora) if rank else None
+    return build_model(preset, mesh, dtype="float32", lora=settings)
+
+
+def arrays_of(model, **changes):
+    settings = {"load_weights": True, "adapter": None, "seed": 0} | changes
+    return initial_arrays(model, **settings)
+
+
+def test_stacked_arrays_are_split_as_their_variables(golden):
+    model = model_of(golden, (2, 2))
+    specs = {path: model.placement.spec(v) for path, v in model.tree.items()}
+    assert specs["token_embedding/embeddings"] == PartitionSpec("model", "batch")
+    query = specs["decoder_blocks/attention/query/kernel"]
+    assert query == PartitionSpec(None, "model", "batch", None)
+    assert specs["decoder_blocks/ffw_linear/kernel"][0] is None
+
+
+def test_weights_arrive_sharded_whole_and_once(golden):
+    model = model_of(golden, (2, 4))
+    arrays = arrays_of(model)
+    assert arrays.keys() == model.tree.keys()
+    assert is_abstract(model.stacked.backbone.variables)
+    with golden.weights() as source:
+        for path, variable in model.tree.items():
+            if variable.is_adapter:
+                continue
+            members = [source.read(member.path) for member in variable.members]
+            want = np.stack(members) if variable.is_stacked else members[0]
+            assert np.array_equal(arrays[path], want), path
+            assert arrays[path].sharding.spec == model.placement.spec(variable)
+
+
+def test_adapters_are_float32_over_a_bfloat16_base(golden):
+    mesh = build_mesh((1, 1), jax.devices()[:1])
+    model = build_model(golden, mesh, dtype="bfloat16", lora=lora_settings(4))
+    arrays = arrays_of(model)
+    trainable, frozen = split(arrays, model)
+    assert {a.dtype.name for a in trainable.values()} == {"float32"}
+    assert {a.dtype.name for a in frozen.values()} == {"bfloat16"}
+
+
+def test_full_fine_tuning_keeps_float32_weights_under_bfloat16(golden):
+    mesh = build_mesh((1, 1), jax.devices()[:1])
+    model = build_model(golden, mesh, dtype="bfloat16", lora=None)
+    assert {v.dtype.name for v in model.tree.values()} == {"float32"}
+    assert model.stacked.backbone.dtype_policy.compute_dtype == "bfloat16"
+    assert model.trainable_count == model.parameter_count == 168_048
+
+
+def test_random_weights_depend_on_the_seed_and_not_on_the_mesh(golden):
+    one = arrays_of(model_of(golden, (1, 1)), load_weights=False)
+    many = arrays_of(model_of(golden, (2, 4)), load_weights=False)
+    other = arrays_of(model_of(golden, (1, 1)), load_weights=False, seed=1)
+    path = "decoder_blocks/attention/query/kernel"
+    assert all(np.array_equal(one[name], many[name]) for name in one)
+    assert not np.array_equal(one[path], other[path])
+    assert np.std(one[path]) == pytest.approx(0.02, rel=0.05)
+    assert not np.array_equal(one[path][0], one[path][1])
+
+
+def test_a_new_adapter_changes_nothing_yet(golden):
+    arrays = arrays_of(model_of(golden, (1, 1)))
+    for path, array in arrays.items():
+        if path.endswith("lora_kernel_b"):
+            assert not np.asarray(array).any()
+        if path.endswith("lora_kernel_a"):
+            assert np.asarray(array).any()
+
+
+def test_an_adapter_file_brings_its_own_settings(golden, repository):
+    path = repository / "tests/golden/keras_hub/gemma2/adapter.lora.h5"
+    settings, adapter = adapter_settings(LoraConfig(path=str(path)), golden)
+    assert (settings.rank, settings.targets) == (3, ("query", "value"))
+    arrays = arrays_of(model_of(golden, (2, 2), rank=3), adapter=adapter)
+    name = "decoder_block_1/attention/query/lora_kernel_b"
+    stacked = arrays["decoder_blocks/attention/query/lora_kernel_b"]
+    assert np.array_equal(stacked[1], adapter.arrays[name])
+
+
+def test_impossible_adapters_are_a_configuration_error(golden):
+    with pytest.raises(ConfigError, match="received 'nothing'"):
+        adapter_settings(LoraConfig(targets=["nothing"]), golden)
+
+
+def test_rank_zero_means_no_adapters(golden):
+    assert adapter_settings(LoraConfig(rank=0), golden) == (None, None)
+
+
+def test_an_uncovered_variable_is_refused(golden):
+    model = model_of(golden, (1, 1))
+    variable = model.tree["decoder_blocks/attention/query/kernel"]
+    member = dataclasses.make_dataclass("Member", ["path"])("elsewhere/kernel")
+    foreign = dataclasses.replace(variable, members=(member,))
+    with pytest.raises(ValueError, match="exactly one layout rule"):
+        model.placement.spec(foreign)
+
+
+def test_a_large_tensor_left_whole_is_refused(golden):
+    model = model_of(golden, (1, 2))
+    member = model.tree["final_normalization/scale"].members[0]
+    large = dataclasses.make_dataclass("Member", ["path", "shape", "dtype", "_layout"])(
+        member.path, (1 << 20,), "float32", None
+    )
+    tree = {
+        "x": dataclasses.replace(
+            model.tree["final_normalization/scale"], members=(large,)
+        )
+    }
+    with pytest.raises(ValueError, match="its layout rule must split it"):
+        check_all_large_are_split(tree, model.placement)
+
+
+@pytest.mark.parametrize("factorisation", ["per_head", "shared"])
+def test_the_plan_counts_the_adapters_that_are_built(golden, factorisation):
+    model = model_of(golden, (1, 1), targets=["*"], factorisation=factorisation)
+    assert adapter_count(golden.config, model.lora) == model.trainable_count
+
+
+def test_the_plan_of_gemma2_9b_fits_eight_v5e_chips():
+    plan = MemoryPlan(
+        config=BUILT_IN["gemma2_9b_en"].config,
+        dtype_bytes=2,
+        lora=lora_settings(8),
+        sequence_length=1024,
+        microbatch_size=8,
+        remat="block",
+        loss_chunk_tokens=1024,
+    )
+    weights = 9_241_705_984 * 2 / 8
+    assert weights < plan.bytes_per_device((1, 8)) < 16 * 2**30
+    assert plan.bytes_per_device((8, 1)) < plan.bytes_per_device((1, 1))

@@ -1,0 +1,134 @@
+"""The loop's order of events, with real functions of small numbers."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from trainer.config.errors import NumericsError
+from trainer.training.loop import Hooks, PlacedBatch, Progress, Rhythm, train
+from trainer.training.step import StepSums
+from trainer.training.stop import StopRequest
+
+
+class Recorder:
+    """Writes down what the loop asks for; the state is the number of steps."""
+
+    def __init__(self, *, stop_at=None, bad_at=None):
+        self.logged, self.evaluated, self.saved = {}, [], []
+        self.stop, self._stop_at, self._bad_at = StopRequest(), stop_at, bad_at
+
+    def step(self, state, frozen, batch):
+        if state + 1 == self._stop_at:
+            self.stop.signal = 2
+        loss = np.nan if state + 1 == self._bad_at else 6.0
+        return state + 1, StepSums(loss, 3.0, 0.5, 0.1)
+
+    def batches(self, start=0):
+        place = start
+        while True:
+            place += 1
+            yield PlacedBatch({}, place, rows=2, tokens=5)
+
+    def evaluate(self, state):
+        self.evaluated.append(state)
+        return {"eval/loss": 10.0 - state}
+
+    def run(self, *, steps=5, start=0, evaluate=2, save=2, log=1):
+        return train(
+            start,
+            {},
+            self.step,
+            self.batches(start),
+            progress=Progress(step=start, position=start, rows_seen=2 * start),
+            rhythm=Rhythm(
+                num_train_steps=steps,
+                eval_every_steps=evaluate,
+                log_every_steps=log,
+                checkpoint_every_steps=save,
+            ),
+            hooks=Hooks(
+                log=lambda step, v: self.logged.setdefault(step, {}).update(v),
+                evaluate=self.evaluate,
+                save=lambda state, progress, loss: self.saved.append(
+                    (state, progress.step, progress.position, loss)
+                ),
+            ),
+            stop=self.stop,
+        )
+
+
+def test_evaluates_before_between_and_after():
+    recorder = Recorder()
+    recorder.run()
+    assert recorder.evaluated == [0, 2, 4, 5]
+
+
+def test_saves_the_state_with_its_position_and_last_loss():
+    recorder = Recorder()
+    recorder.run()
+    assert recorder.saved == [(2, 2, 2, 8.0), (4, 4, 4, 6.0), (5, 5, 5, 5.0)]
+
+
+def test_every_step_is_logged_once_with_its_own_numbers():
+    recorder = Recorder()
+    recorder.run(evaluate=0)
+    assert list(recorder.logged) == [1, 2, 3, 4, 5]
+    assert recorder.logged[3]["train/loss"] == 2.0
+    assert recorder.logged[3]["train/rows_seen"] == 6
+
+
+def test_sparse_logging_keeps_the_first_and_the_last_step():
+    recorder = Recorder()
+    recorder.run(evaluate=0, log=3)
+    assert list(recorder.logged) == [1, 3, 5]
+
+
+def test_a_restored_run_neither_evaluates_first_nor_repeats():
+    recorder = Recorder()
+    outcome = recorder.run(start=3)
+    assert recorder.evaluated == [4, 5]
+    assert outcome.progress == Progress(
+        step=5, position=5, rows_seen=10, tokens_seen=10
+    )
+
+
+def test_a_request_to_stop_saves_the_last_step():
+    recorder = Recorder(stop_at=3)
+    outcome = recorder.run()
+    assert outcome.was_stopped
+    assert recorder.saved[-1][:3] == (3, 3, 3)
+
+
+def test_a_finished_run_trains_nothing():
+    recorder = Recorder()
+    outcome = recorder.run(start=5)
+    assert not outcome.was_stopped
+    assert recorder.saved == []
+    assert recorder.evaluated == []
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_unsaved():
+    recorder = Recorder(bad_at=2)
+    with pytest.raises(NumericsError, match="nan at step 2"):
+        recorder.run(save=2)
+    assert recorder.saved == []
+
+
+def test_the_second_signal_ends_at_once(repository):
+    code = (
+        "import os, signal, time\n"
+        "from trainer.training.stop import StopRequest\n"
+        "with StopRequest() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print(stop.signal.name, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(30)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=repository
+    )
+    assert done.stdout == "SIGTERM\n"
+    assert done.returncode == -signal.SIGTERM
