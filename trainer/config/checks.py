@@ -20,7 +20,6 @@ from trainer.config.spelling import listing, nearest
 __all__ = ["ConfigError", "ConfigErrors", "check", "find_problems", "raise_problems"]
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_STEPS = re.compile(r"(\d+)-(\d+)")
 
 
 def check(config: RunConfig) -> None:
@@ -115,17 +114,6 @@ def _step_problems(config: RunConfig) -> Iterator[ConfigError]:
             received=warmup,
             fix=f"schedule.warmup_steps={steps // 10}",
         )
-    profile = config.trainer.profile
-    if profile is None:
-        return
-    match, example = _STEPS.fullmatch(profile), f"1-{min(5, steps)}"
-    if not match or not 1 <= int(match[1]) <= int(match[2]) <= steps:
-        yield ConfigError(
-            key="trainer.profile",
-            expected=f"first and last step, from 1 to {steps}, such as {example}",
-            received=profile,
-            fix=f"trainer.profile={example}",
-        )
 
 
 def _data_problems(config: RunConfig) -> Iterator[ConfigError]:
@@ -178,15 +166,6 @@ def _run_problems(config: RunConfig) -> Iterator[ConfigError]:
             expected="a folder's name: letters, digits, dots, dashes, underscores",
             received=name,
             fix=f"run.name={re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.')}",
-        )
-    if config.task == "export" and not config.export.path:
-        yield _missing("export.path", "a directory that does not exist yet", "exported")
-    if config.preset.quantize and config.lora.rank == 0 and config.task == "train":
-        yield ConfigError(
-            key="preset.quantize",
-            expected="null, since lora=none trains the weights themselves",
-            received=config.preset.quantize,
-            fix="preset.quantize=null, or lora=rank8",
         )
     unwritten = "preset" in config.tracker.upload and not config.artifacts.preset
     if config.tracker.name == "wandb" and unwritten:

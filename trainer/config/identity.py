@@ -25,17 +25,14 @@ _UNDECIDING = (
     "artifacts.*",
     "checkpoint.*",
     "debug",
-    "export.*",
     "generate.*",
     "launch.*",
-    "plan.*",
     "resume",
     "run.*",
     "task",
     "tracker.*",
     "trainer.eval_every_steps",
     "trainer.log_every_steps",
-    "trainer.profile",
     "trainer.sample_prompts",
 )
 # Keys that decide numbers and may still change when a named run goes on.

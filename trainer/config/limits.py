@@ -18,7 +18,6 @@ from trainer.config.spelling import listing, nearest
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "preset.dtype": ("float32", "bfloat16"),
-    "preset.quantize": (None, "int8", "int4"),
     "data.source": ("wordnet", "jsonl", "tfds"),
     "data.on_bad_row": ("raise", "skip"),
     "data.on_long_row": ("truncate", "skip", "raise"),
@@ -30,16 +29,13 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "tracker.mode": ("auto", "online", "offline"),
     "artifacts.dtype": (None, "float32", "bfloat16"),
     "artifacts.source": ("last", "best"),
-    "export.format": ("preset", "hf", "peft"),
-    "plan.format": ("text", "json"),
     "launch.name": ("none",),
-    "task": ("train", "evaluate", "generate", "plan", "export"),
+    "task": ("train", "evaluate", "generate"),
     "resume": ("auto", "never", "must"),
 }
 UPLOADS = ("lora", "preset")
 
 _AT_LEAST = {
-    "mesh.slices": 1,
     "device.simulated": 0,
     "data.sequence_length": 8,
     "data.pack_window_rows": 1,
@@ -58,8 +54,6 @@ _AT_LEAST = {
     "checkpoint.keep_last": 1,
     "generate.max_new_tokens": 1,
     "generate.temperature": 0,
-    "launch.processes": 1,
-    "launch.max_restarts": 0,
     "seed": 0,
 }
 _ABOVE_ZERO = (

@@ -18,8 +18,6 @@ class PresetConfig:
     Hugging Face's form."""
     dtype: str = "bfloat16"
     """Of frozen weights and computation: `float32` or `bfloat16`."""
-    quantize: str | None = None
-    """Storage of frozen weights: null, `int8` or `int4`."""
     load_weights: bool = True
     """False draws random weights, for training from nothing."""
 
@@ -30,8 +28,6 @@ class MeshConfig:
 
     shape: str = "auto"
     """`auto`, or batch x model such as `1x8`."""
-    slices: int = 1
-    """Number of TPU slices; `batch` runs across them."""
 
 
 @dataclass(kw_only=True)
@@ -164,8 +160,6 @@ class TrainerConfig:
     """Tokens whose logits exist at a time."""
     sample_prompts: int = 3
     """Held-out prompts that are answered before and after training."""
-    profile: str | None = None
-    """Steps to profile, such as `10-15`; null profiles nothing."""
 
 
 @dataclass(kw_only=True)
@@ -223,37 +217,11 @@ class GenerateConfig:
 
 
 @dataclass(kw_only=True)
-class ExportConfig:
-    """Settings of `task=export`."""
-
-    format: str = "preset"
-    """`preset`, `hf` or `peft`."""
-    path: str | None = None
-    """Directory to write; must not exist."""
-
-
-@dataclass(kw_only=True)
-class PlanConfig:
-    """Settings of `task=plan`."""
-
-    topology: str = "cpu"
-    """Devices to compile for, such as `v5e:2x4`."""
-    format: str = "text"
-    """`text` or `json`."""
-
-
-@dataclass(kw_only=True)
 class LaunchConfig:
     """Where the command runs."""
 
     name: str = "none"
-    """`none`, `local`, `tpu_vm`, `tpu_queued`, `gke`, `slurm` or `skypilot`."""
-    processes: int = 1
-    """Number of processes (`local`)."""
-    submit: bool = False
-    """True acts; false prints what would be done."""
-    max_restarts: int = 10
-    """Restarts after exit codes 6 and 83."""
+    """`none`: in this process."""
 
 
 @dataclass(kw_only=True)
@@ -282,12 +250,10 @@ class RunConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     artifacts: ArtifactsConfig = field(default_factory=ArtifactsConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
-    export: ExportConfig = field(default_factory=ExportConfig)
-    plan: PlanConfig = field(default_factory=PlanConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     run: RunIdentity = field(default_factory=RunIdentity)
     task: str = "train"
-    """`train`, `evaluate`, `generate`, `plan` or `export`."""
+    """`train`, `evaluate` or `generate`."""
     resume: str = "auto"
     """`auto` goes on where a checkpoint is, `never` starts in a new directory only,
     `must` fails without one."""

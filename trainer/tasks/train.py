@@ -124,10 +124,22 @@ class Run:
         self.store.wait()
         if outcome.was_stopped:
             return self._stopped(outcome)
-        weights = {**frozen, **outcome.state.trainable}
+        weights = {**frozen, **self._chosen_state(outcome).trainable}
         samples = self._last_samples(samples, weights)
         self._finish(Finished(self, weights, outcome.progress, samples))
         return 0
+
+    def _chosen_state(self, outcome: Outcome) -> TrainState:
+        """Return the state that artifacts are made from: the last, or the best kept."""
+        best = self.store.best()
+        if self.config.artifacts.source == "last" or best in (
+            None,
+            outcome.progress.step,
+        ):
+            return outcome.state
+        self.screen.line(f"artifacts are made from step {best}, the best kept")
+        like = shapes_of_state(self.session.model, self.optimizer)
+        return restore_state(self.store, best, like)[0]
 
     def _start_or_restore(self) -> tuple[TrainState, Arrays, Progress]:
         session, config = self.session, self.config

@@ -32,7 +32,6 @@ def test_every_option_of_every_group_composes():
     needs = {
         ("data", "jsonl"): ["data.path=x"],
         ("data", "tfds"): ["data.name=x", "data.data_dir=x"],
-        ("task", "export"): ["export.path=x"],
     }
     for group, options in groups().items():
         for option in options:

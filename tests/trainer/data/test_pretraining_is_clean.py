@@ -22,8 +22,7 @@ PRETRAIN_DATA = TESTS.parent / "pretrain-data"
 HELDOUT_ROWS = TESTS.parent / "trainer/data/wordnet/heldout.jsonl"
 HASHES = TESTS / "data/pretrain.hashes"
 KNOWN_WORDNET_ROW = {
-    "text": "tree swallow (noun)\n"
-    "Of Australia and Polynesia; nests in tree cavities."
+    "text": "tree swallow (noun)\nOf Australia and Polynesia; nests in tree cavities."
 }
 # The first play's cast opens a document, and with it a window.
 KNOWN_LINES = """KING OF FRANCE.
