@@ -3,7 +3,7 @@
 `join_works` gives the one text that training and held-out part are cut from.
 `documents` cuts a text at paragraph borders into pieces that fill one sequence; no
 line of it is lost. `dialogues` reads the speeches of the plays as chats in which
-speakers alternate; it leaves out names and stage directions, because every line
+the model goes on after a user's speech; it leaves out names and stage directions, because every line
 already stands in a document.
 
 It knows tokens only as a function that counts them.
@@ -70,7 +70,11 @@ def documents(text: str, *, max_tokens: int, count: CountTokens) -> Iterator[str
 def dialogues(
     text: str, *, max_tokens: int, count: CountTokens
 ) -> Iterator[list[dict[str, str]]]:
-    """Yield the plays' speeches as chats: user and model by turns, user first."""
+    """Yield scenes as chats: the user says one speech, the model goes on from there.
+
+    One long answer, not many short ones: to answer in a sentence and to stop is left
+    for fine-tuning to teach.
+    """
     for scene in _scenes(text):
         chat: list[str] = []
         tokens = 1  # BOS
@@ -78,7 +82,7 @@ def dialogues(
             cost = count(speech) + TURN_TOKENS
             if not speech or tokens + cost > max_tokens:
                 if len(chat) >= 2:
-                    yield _as_messages(chat[: len(chat) // 2 * 2])
+                    yield _as_messages(chat)
                 chat, tokens = [], 1
             if tokens + cost <= max_tokens:
                 chat, tokens = [*chat, speech], tokens + cost
@@ -121,6 +125,6 @@ def _scenes(text: str) -> Iterator[list[str]]:
 
 def _as_messages(speeches: list[str]) -> list[dict[str, str]]:
     return [
-        {"role": ("user", "model")[index % 2], "content": speech}
-        for index, speech in enumerate(speeches)
+        {"role": "user", "content": speeches[0]},
+        {"role": "model", "content": "\n\n".join(speeches[1:])},
     ]

@@ -59,7 +59,7 @@ def test_documents_break_at_paragraphs_and_lose_no_line():
     assert pieces == ["a a\na\n\nb b", "c c c\n\nd", "e e e", "f f f\n"]
 
 
-def test_speakers_alternate_between_user_and_model():
+def test_the_model_goes_on_after_the_first_speech():
     play = (
         "ANNA.\nOne.\n\n[Bell.]\n\nANNA.\nTwo.\n\nBEN. \nThree.\n\nAnna.\nFour.\n\n"
         "ACT II.\n\nBEN.\nAlone.\n\nScene ends.\n"
@@ -67,7 +67,7 @@ def test_speakers_alternate_between_user_and_model():
     assert list(dialogues(play, max_tokens=50, count=words)) == [
         [
             {"role": "user", "content": "One.\nTwo."},
-            {"role": "model", "content": "Three."},
+            {"role": "model", "content": "Three.\n\nFour."},
         ]
     ]
 

@@ -17,7 +17,7 @@ from trainer.config.schema import RunConfig
 from trainer.config.spelling import listing, nearest
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "preset.dtype": ("float32", "bfloat16"),
+    "preset.dtype": (None, "float32", "bfloat16"),
     "data.source": ("wordnet", "jsonl", "tfds"),
     "data.on_bad_row": ("raise", "skip"),
     "data.on_long_row": ("truncate", "skip", "raise"),

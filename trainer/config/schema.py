@@ -16,8 +16,9 @@ class PresetConfig:
     name: str = "gemma2_tiny_en"
     """Built-in name, `kaggle://` or `hf://` handle, or a directory in KerasHub's or
     Hugging Face's form."""
-    dtype: str = "bfloat16"
-    """Of frozen weights and computation: `float32` or `bfloat16`."""
+    dtype: str | None = None
+    """Of frozen weights and computation: `float32` or `bfloat16`; null takes bfloat16
+    on accelerators and float32 on a CPU, which gains nothing from bfloat16."""
     load_weights: bool = True
     """False draws random weights, for training from nothing."""
 
@@ -72,7 +73,7 @@ class DataConfig:
     """TFDS split to evaluate on; null evaluates nothing."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """Names of the fields in the rows."""
-    sequence_length: int = 256
+    sequence_length: int = 128
     """Tokens in a sequence; longer rows follow `on_long_row`."""
     pack: bool = True
     """Put several rows into a sequence, isolated from each other."""
@@ -146,7 +147,7 @@ class TrainerConfig:
 
     num_train_steps: int = 100
     """Optimizer steps in the whole run."""
-    global_batch_size: int = 8
+    global_batch_size: int = 16
     """Sequences per optimizer step, all processes together."""
     microbatch_size: int | None = None
     """Sequences per forward pass, all processes; null means the global batch."""

@@ -68,6 +68,8 @@ def build_session(config: RunConfig) -> Session:
     """
     preset = _open(config.preset.name)
     lora, adapter = adapter_settings(config.lora, preset)
+    devices = jax.devices()
+    config = _with_dtype(config, devices[0].platform)
     trainer = config.trainer
     plan = MemoryPlan(
         config=preset.config,
@@ -78,7 +80,6 @@ def build_session(config: RunConfig) -> Session:
         remat=trainer.remat,
         loss_chunk_tokens=trainer.loss_chunk_tokens,
     )
-    devices = jax.devices()
     choice = choose_mesh(
         config.mesh.shape,
         num_devices=len(devices),
@@ -96,6 +97,13 @@ def build_session(config: RunConfig) -> Session:
         adapter=adapter,
         tokenizer=_tokenizer(preset),
     )
+
+
+def _with_dtype(config: RunConfig, platform: str) -> RunConfig:
+    """Fill in the dtype that suits the devices where the configuration leaves it."""
+    dtype = config.preset.dtype or ("float32" if platform == "cpu" else "bfloat16")
+    preset = dataclasses.replace(config.preset, dtype=dtype)
+    return dataclasses.replace(config, preset=preset)
 
 
 def _open(name: str) -> Preset:

@@ -26,7 +26,7 @@ CASES = [
     ("data=jsonl", "data.path", "JSONL", "data.path=data/train.jsonl"),
     ("data.path=a.jsonl", "data.path", "null", "data=jsonl data.path=a.jsonl"),
     ("data.on_bad_row=drop", "data.on_bad_row", "raise, skip", "data.on_bad_row=raise"),
-    ("data.sequence_length=0", "data.sequence_length", "8 or more", "=256"),
+    ("data.sequence_length=0", "data.sequence_length", "8 or more", "=128"),
     ("lora=rank12", "lora", "rank8", "lora.rank=12"),
     ("lora.rnk=4", "lora.rnk", "lora.rank", "lora.rank=4"),
     ("+lora.rnk=4", "lora.rnk", "lora.rank", "lora.rank=4"),

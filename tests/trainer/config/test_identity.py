@@ -41,7 +41,7 @@ def test_the_same_words_in_any_spelling_name_the_same_run():
         "data.pack=false",
         "optimizer.learning_rate=2",
         "device.simulated=8",
-        "preset.dtype=float32",
+        "preset.dtype=bfloat16",
     ],
 )
 def test_what_decides_the_numbers_names_another_run(word):
@@ -99,7 +99,7 @@ CHANGEABLE = [
     "generate.max_new_tokens=2",
 ]
 FIXED = [
-    "preset=gemma2_2b_en", "preset.dtype=float32", "lora.rank=4", "lora.alpha=2",
+    "preset=gemma2_2b_en", "preset.dtype=bfloat16", "lora.rank=4", "lora.alpha=2",
     "lora.targets=[key]", "lora.dropout=0.1", "data.sequence_length=64",
     "data.pack=false", "data.shuffle=false", "data.on_long_row=skip", "seed=1",
     "optimizer=sgd", "optimizer.weight_decay=0.1", "trainer.global_batch_size=16",
