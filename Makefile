@@ -25,8 +25,7 @@ test-real: .venv-peers/.installed
 	.venv-peers/bin/python -m pytest -q -m "real_weights"
 
 pretrain-data: .venv/.installed
-	$(BIN)/python tests/tools/pretrain_wordnet.py
-	$(BIN)/python tests/tools/pretrain_shakespeare.py
+	$(BIN)/python tests/tools/pretrain_data.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.core.override_parser.types import QuotedString, Transformer
@@ -101,7 +102,7 @@ def _job(composed: DictConfig) -> int:
     simulate_devices(config.device.simulated)
     from trainer.run import run
 
-    return run(config)
+    return run(config, HydraConfig.get().overrides.task)
 
 
 def _multirun(arguments: list[str], name: str) -> int:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import sys
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
 
 from gemma.presets import PresetFileError
 from trainer.artifacts.card import CardFacts, write_card
 from trainer.artifacts.report import write_report
 from trainer.artifacts.weights import merged_tree, write_adapter, write_full_preset
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, MemoryPlanError, StorageError
 from trainer.config.schema import RunConfig
 from trainer.tasks.console import Screen
 from trainer.tasks.evaluate import run_evaluation
@@ -28,24 +30,28 @@ from trainer.tasks.train import Finished, run_training
 from trainer.tracking import Artifact, read_metrics
 
 
-def run(config: RunConfig) -> int:
+def run(config: RunConfig, words: Sequence[str] = ()) -> int:
     """Do what `config.task` says and return the process's exit code.
+
+    Args:
+        config: What to do.
+        words: What was typed for it, to show how to make the run again.
 
     Raises:
         RunError: With the message and exit code for the user.
     """
-    if config.task not in TASKS:
+    if config.task not in _tasks(words):
         raise ConfigError(
             key="task",
-            expected=f"one of {', '.join(TASKS)}",
+            expected=f"one of {', '.join(_tasks(words))}",
             received=config.task,
             fix="task=train",
         )
     with _explained():
-        return TASKS[config.task](config, Screen())
+        return _tasks(words)[config.task](config, Screen())
 
 
-def finish(finished: Finished) -> None:
+def finish(finished: Finished, *, words: Sequence[str]) -> None:
     """Write everything that a finished run leaves behind, the results last."""
     run, config = finished.run, finished.run.config
     directory = run.directory
@@ -55,7 +61,7 @@ def finish(finished: Finished) -> None:
     metrics = read_metrics(directory.path)
     seconds = time.perf_counter() - run.started
     results = results_of(metrics, finished.progress, seconds) | merged
-    command = " ".join(["python -m trainer", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "trainer", *words])
     environment = environment_facts()
     write_report(
         directory.path / "report.html",
@@ -106,6 +112,7 @@ def _measure_merged(finished: Finished) -> dict[str, str]:
         return {}
     dtype = config.artifacts.dtype or config.preset.dtype
     trained = run.evaluator(finished.weights)["eval/loss"]
+    # the trained weights give their memory to the merged ones: nothing needs them now
     weights = merged_tree(run.session.model, finished.weights, dtype)
     merged = run.evaluator(weights)["eval/loss"]
     run.tracker.event("merged", {"dtype": dtype, "loss": merged, "trained": trained})
@@ -134,15 +141,35 @@ def _card_facts(
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Say errors of `gemma`, which knows no keys, in the words of the configuration."""
+    """Say errors that know no keys in the words of the configuration."""
     try:
         yield
     except PresetFileError as error:
         raise preset_error(error) from error
+    except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        raise MemoryPlanError(
+            key="trainer.microbatch_size",
+            expected="a step that fits the memory of a device",
+            received=str(error).splitlines()[0],
+            fix="a smaller trainer.microbatch_size or data.sequence_length, "
+            "trainer.remat=block, or a mesh with a larger second number",
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            key=str(error.filename or "run.root"),
+            expected="a place that can be read and written",
+            received=f"{type(error).__name__}: {error.strerror or error}",
+            fix="check free space and rights, or choose another run.root",
+        ) from error
 
 
-TASKS: dict[str, Callable[[RunConfig, Screen], int]] = {
-    "train": functools.partial(run_training, finish=finish),
-    "evaluate": run_evaluation,
-    "generate": run_generation,
-}
+def _tasks(words: Sequence[str]) -> dict[str, Callable[[RunConfig, Screen], int]]:
+    return {
+        "train": functools.partial(
+            run_training, finish=functools.partial(finish, words=words)
+        ),
+        "evaluate": run_evaluation,
+        "generate": run_generation,
+    }

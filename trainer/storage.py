@@ -101,14 +101,30 @@ def create(path: epath.PathLike, content: bytes) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             if is_local(target):
-                with open(target, "xb") as file:
-                    file.write(content)
+                _create_local(os.fspath(target), content)
             else:  # a precondition on the object's generation, where it has one
                 system, name = fsspec.core.url_to_fs(os.fspath(target))
                 system.pipe_file(name, content, mode="create")
         except FileExistsError:
             return False
     return True
+
+
+def _create_local(path: str, content: bytes) -> None:
+    """Give a complete file its name, so that nobody ever reads half of it."""
+    beside = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        with open(beside, "xb") as file:
+            file.write(content)
+        os.link(beside, path)
+    except FileExistsError:
+        raise
+    except OSError:  # some mounted object stores have no links
+        with open(path, "xb") as file:
+            file.write(content)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(beside)
 
 
 def upload(source: epath.PathLike, path: epath.PathLike) -> None:

@@ -3,8 +3,8 @@
 `join_works` gives the one text that training and held-out part are cut from.
 `documents` cuts a text at paragraph borders into pieces that fill one sequence; no
 line of it is lost. `dialogues` reads the speeches of the plays as chats in which
-the model goes on after a user's speech; it leaves out names and stage directions, because every line
-already stands in a document.
+the model goes on after a user's speech; it leaves out names and stage directions,
+because every line already stands in a document.
 
 It knows tokens only as a function that counts them.
 """

@@ -59,7 +59,7 @@ def test_help_lists_groups_and_keys(trainer):
     done = trainer("--help")
     assert done.returncode == 0, done.stderr
     assert "gemma2_9b_en" in done.stdout
-    assert "sequence_length: 256" in done.stdout
+    assert "sequence_length: 128" in done.stdout
 
 
 def test_a_wrong_word_costs_two_seconds_one_screen_and_no_trace(trainer, tmp_path):

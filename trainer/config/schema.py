@@ -198,7 +198,7 @@ class ArtifactsConfig:
     preset: bool = True
     """Write the full preset, adapter merged."""
     dtype: str | None = None
-    """Of the full preset's weights; null keeps the preset's."""
+    """Of the full preset's weights; null keeps the dtype of computation."""
     source: str = "last"
     """Step whose weights are written or read: `last` or `best`."""
 

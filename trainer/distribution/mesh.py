@@ -70,6 +70,7 @@ def choose_mesh(
         check_batch(shape, microbatch_size)
         return MeshChoice(shape)
     shapes = [s for s in auto_shapes(num_devices) if microbatch_size % s[0] == 0]
+    shapes = shapes or [(1, num_devices)]  # seven devices, a batch of sixteen
     for shape in shapes:
         needed = planned_bytes(shape)
         if bytes_per_device is None or needed <= bytes_per_device:

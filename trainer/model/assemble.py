@@ -7,6 +7,8 @@ and trainable weights lie in one state tree, the Keras backbone stays empty.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import fnmatch
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,10 +18,10 @@ from gemma.abstract import build_abstract, is_abstract
 from gemma.adapters import Adapter, read_lora
 from gemma.backbones.backbone import Backbone
 from gemma.backbones.gemma_backbone import GemmaBackbone
-from gemma.lora import LoraSettings, lora_settings
-from gemma.presets import Preset
+from gemma.lora import PROJECTIONS, LoraSettings, lora_settings
+from gemma.presets import Preset, PresetFileError
 from gemma.stacked import Stacked, StackedVariable
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, PresetError
 from trainer.config.schema import LoraConfig
 from trainer.model.placement import Placement, check_all_large_are_split, place
 from trainer.model.state import (
@@ -39,7 +41,6 @@ class Model:
         placement: Where each array lies.
         trainable: Paths of the arrays that are trained, in the tree's order.
         lora: Settings of the adapters; None when all weights are trained.
-        vocabulary: SentencePiece model of the preset.
         preset: What it was made from.
     """
 
@@ -99,15 +100,32 @@ def build_model(
 
 
 def initial_arrays(
-    model: Model, *, load_weights: bool, adapter: Adapter | None, seed: int
+    model: Model,
+    *,
+    load_weights: bool,
+    adapter: Adapter | None,
+    seed: int,
+    only_frozen: bool = False,
 ) -> Arrays:
-    """Return every array of the tree: weights, and adapters new or read from a file."""
+    """Return every array of the tree: weights, and adapters new or read from a file.
+
+    Args:
+        model: What they are for.
+        load_weights: Read the preset's; false draws them.
+        adapter: What the adapters start from; None draws them.
+        seed: Of what is drawn.
+        only_frozen: Leave out what is trained, since it is restored.
+    """
     sharding = model.placement.sharding
-    weights = {p: v for p, v in model.tree.items() if not v.is_adapter}
-    adapters = {p: v for p, v in model.tree.items() if v.is_adapter}
+    left_out = set(model.trainable) if only_frozen else set()
+    tree = {path: v for path, v in model.tree.items() if path not in left_out}
+    weights = {p: v for p, v in tree.items() if not v.is_adapter}
+    adapters = {p: v for p, v in tree.items() if v.is_adapter}
     if load_weights:
-        with model.preset.weights() as source:
-            arrays = load_arrays(weights, source, sharding)
+        arrays = {}
+        if weights:
+            with model.preset.weights() as source:
+                arrays = load_arrays(weights, source, sharding)
     else:
         arrays = random_arrays(weights, sharding, seed=seed)
     if adapter is None:
@@ -120,8 +138,11 @@ def adapter_settings(
 ) -> tuple[LoraSettings | None, Adapter | None]:
     """Return the adapters that `lora.*` asks for, and the file to start from.
 
+    A file brings its own rank, alpha, targets and form.
+
     Raises:
-        ConfigError: A value is impossible, or differs from the file's.
+        ConfigError: A pattern selects no projection, or the file's name is wrong.
+        PresetError: The file is missing, damaged or another model's.
     """
     if config.rank == 0:
         return None, None
@@ -135,14 +156,14 @@ def adapter_settings(
         )
     except ValueError as error:
         raise ConfigError(
-            key="lora",
-            expected="possible adapters",
-            received=str(error),
-            fix="lora=rank8",
+            key="lora.targets",
+            expected=f"patterns that match {', '.join(PROJECTIONS)}",
+            received=str(config.targets),
+            fix=f"lora.targets=[{','.join(_nearest(config.targets))}]",
         ) from error
     if config.path is None:
         return settings, None
-    adapter = read_lora(config.path, preset.config)
+    adapter = _read_adapter(config.path, preset)
     return lora_settings(
         adapter.rank,
         alpha=adapter.alpha,
@@ -150,6 +171,35 @@ def adapter_settings(
         factorisation=adapter.factorisation,
         dropout=config.dropout,
     ), adapter
+
+
+def _read_adapter(path: str, preset: Preset) -> Adapter:
+    try:
+        return read_lora(path, preset.config)
+    except PresetFileError as error:
+        raise PresetError(
+            key=f"lora.path ({error.subject})",
+            expected=error.expected,
+            received=error.received,
+            fix=error.fix,
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            key="lora.path",
+            expected="a file whose name ends in .lora.h5",
+            received=path,
+            fix="lora.path=outputs/RUN/artifacts/lora/adapter.lora.h5",
+        ) from error
+
+
+def _nearest(patterns: Iterable[str]) -> list[str]:
+    """Return the patterns with the nearest projection for each that selects none."""
+    return [
+        pattern
+        if fnmatch.filter(PROJECTIONS, pattern)
+        else (difflib.get_close_matches(pattern, PROJECTIONS, 1) or ["query"])[0]
+        for pattern in patterns
+    ]
 
 
 def _backbone(preset: Preset, policy: str, lora: LoraSettings | None) -> Backbone:
@@ -168,6 +218,6 @@ def _backbone(preset: Preset, policy: str, lora: LoraSettings | None) -> Backbon
 def split(arrays: Arrays, model: Model) -> tuple[Arrays, Arrays]:
     """Return the trainable and the frozen arrays."""
     chosen = set(model.trainable)
-    trainable = {path: arrays[path] for path in model.trainable}
+    trainable = {p: arrays[p] for p in model.trainable if p in arrays}
     frozen = {path: a for path, a in arrays.items() if path not in chosen}
     return trainable, frozen

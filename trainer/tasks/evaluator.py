@@ -12,6 +12,7 @@ import jax
 
 from gemma.chat import ChatFormat
 from gemma.decoding import Decoder
+from trainer.config.errors import DataError
 from trainer.config.schema import GenerateConfig
 from trainer.data.evaluation import EvaluationSet
 from trainer.model.objective import evaluation_sums
@@ -37,8 +38,18 @@ class Evaluator:
         """Return losses in nats a token, over all positions with loss and content only.
 
         Content leaves out `<end_of_turn>`, which is nearly free to learn.
+
+        Raises:
+            DataError: There is nothing to learn in the held-out rows.
         """
         since = time.perf_counter()
+        if len(self._held_out) == 0:
+            raise DataError(
+                key="data.sequence_length",
+                expected="held-out rows whose response begins within a sequence",
+                received="none that has anything to learn left",
+                fix="a larger data.sequence_length, or other held-out rows",
+            )
         sums = [
             self._sums(weights, place_batch(batch, self._mesh))
             for batch in self._held_out.batches()

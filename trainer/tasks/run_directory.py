@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import json
 import os
+import pathlib
 import socket
 from collections.abc import Iterator
 
@@ -101,13 +102,19 @@ class RunDirectory:
             storage.remove(lock)
 
     def _take_over(self, lock: epath.Path, owner: dict[str, object]) -> None:
+        """Replace the lock of a dead owner; of several that try, one succeeds."""
         other = storage.read_json(lock)
-        is_here = other.get("host") == owner["host"]
         pid = other.get("pid", -1)
-        started = other.get("started")
-        if is_here and started != _process_start(pid):
-            storage.write_bytes(lock, json.dumps(owner).encode())
-            return
+        claim = self.path / f"{LOCK}.after-{pid}"
+        if other.get("host") == owner["host"] and not _is_alive(other):
+            claimed = storage.create(claim, b"")
+            try:
+                if claimed and storage.read_json(lock) == other:
+                    storage.write_bytes(lock, json.dumps(owner).encode())
+                    return
+            finally:
+                if claimed:
+                    storage.remove(claim)
         raise DirectoryInUseError(
             key=str(self.path),
             expected="a directory in which no other run is at work",
@@ -127,6 +134,20 @@ class RunDirectory:
     def forget_done(self) -> None:
         """Remove the results, before more steps are trained."""
         storage.remove(self.path / DONE)
+
+
+def _is_alive(owner: dict[str, object]) -> bool:
+    """Return whether the process that wrote a lock on this host still runs."""
+    pid = int(owner.get("pid", -1))
+    if pathlib.Path("/proc/self/stat").exists():
+        return owner.get("started") == _process_start(pid)
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _process_start(pid: int) -> str | None:

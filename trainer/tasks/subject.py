@@ -56,10 +56,11 @@ def _open_run(config: RunConfig, directory: RunDirectory) -> Subject:
         lora=stored.lora,
         optimizer=stored.optimizer,
         schedule=stored.schedule,
+        seed=stored.seed,
         data=_overlaid(stored.data, config.data),
     )
     session = build_session(config)
-    arrays = _base(session)
+    arrays = _base(session, only_frozen=True)
     with Store(directory.checkpoints, keep_last=1, read_only=True) as store:
         step = store.best() if config.artifacts.source == "best" else store.latest()
         like = shapes_of_state(session.model, build_optimizer(session))
@@ -80,12 +81,13 @@ def _open_preset(config: RunConfig) -> Subject:
     return Subject(session, weights, origin)
 
 
-def _base(session: Session) -> Arrays:
+def _base(session: Session, *, only_frozen: bool = False) -> Arrays:
     return initial_arrays(
         session.model,
         load_weights=session.config.preset.load_weights,
         adapter=session.adapter,
         seed=session.config.seed,
+        only_frozen=only_frozen,
     )
 
 

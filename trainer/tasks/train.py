@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from trainer.checkpoint import Store
-from trainer.config.errors import Preempted
+from trainer.config.ending import BUG, STOPPED_BY_USER
+from trainer.config.errors import ConfigError, DataError, Preempted, RunError
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
 from trainer.data.order import Position
@@ -20,9 +21,10 @@ from trainer.model.assemble import initial_arrays, split
 from trainer.model.objective import training_loss
 from trainer.model.state import Arrays
 from trainer.tasks.console import Bar, Screen
-from trainer.tasks.evaluator import Answerer, Evaluator
+from trainer.tasks.evaluator import Evaluator
 from trainer.tasks.introduce import introduce
 from trainer.tasks.run_directory import RunDirectory
+from trainer.tasks.samples import Samples, samples_so_far
 from trainer.tasks.session import Session, build_session
 from trainer.tasks.state import (
     build_optimizer,
@@ -32,7 +34,7 @@ from trainer.tasks.state import (
     state_shardings,
 )
 from trainer.tasks.trackers import open_trackers
-from trainer.tracking import Sample, Tracker, read_events, read_samples
+from trainer.tracking import Sample, Tracker
 from trainer.training.loop import Hooks, Outcome, PlacedBatch, Progress, Rhythm, train
 from trainer.training.step import (
     TrainState,
@@ -40,8 +42,6 @@ from trainer.training.step import (
     place_batch,
 )
 from trainer.training.stop import StopRequest
-
-STOPPED_BY_USER = 130
 
 
 def run_training(
@@ -55,15 +55,16 @@ def run_training(
         finish: Writes what the finished run leaves behind.
     """
     directory = RunDirectory(config)
-    with StopRequest() as stop:
-        changes = directory.admit(config)
+    with StopRequest(screen.line) as stop:
+        directory.admit(config)
+        finished = directory.results()
+        if finished and finished["step"] >= config.trainer.num_train_steps:
+            screen.facts(f"{directory.path} is finished", finished)
+            return 0
+        session = build_session(config)
+        data = session.open_data()
         with directory.locked():
-            finished = directory.results()
-            if finished and finished["step"] >= config.trainer.num_train_steps:
-                screen.facts(f"{directory.path} is finished", finished)
-                return 0
-            session = build_session(config)
-            data = session.open_data()
+            changes = directory.admit(config)
             directory.forget_done()
             directory.write_config(config)
             run = Run(session, data, directory, screen, stop, finish)
@@ -104,28 +105,37 @@ class Run:
         self.optimizer = build_optimizer(session)
         held_out = self.data.evaluation
         self.evaluator = Evaluator(session, held_out) if held_out else None
+        self.samples = Samples(session, held_out)
         self.started = time.perf_counter()
 
     def go(self) -> int:
         """Do the whole run and return its exit code."""
-        exit_code = 1
+        exit_code = BUG
         try:
             exit_code = self._go()
-        finally:
             self.store.close()
+        except RunError as error:
+            exit_code = error.exit_code
+            raise
+        finally:
             self.tracker.close(exit_code)
         return exit_code
 
     def _go(self) -> int:
         introduce(self.screen, self.session, self.data, self.directory)
         state, frozen, progress = self._start_or_restore()
-        samples = self._first_samples(progress, {**frozen, **state.trainable})
+        if progress.step == 0:
+            samples = self.samples.before({**frozen, **state.trainable})
+            self._tell(0, samples)
+        else:
+            samples = samples_so_far(self.directory.path)
         outcome = self._train(state, frozen, progress)
         self.store.wait()
         if outcome.was_stopped:
             return self._stopped(outcome)
         weights = {**frozen, **self._chosen_state(outcome).trainable}
-        samples = self._last_samples(samples, weights)
+        samples = self.samples.after(weights, samples)
+        self._tell(outcome.progress.step, samples)
         self._finish(Finished(self, weights, outcome.progress, samples))
         return 0
 
@@ -148,18 +158,49 @@ class Run:
             load_weights=config.preset.load_weights,
             adapter=session.adapter,
             seed=config.seed,
+            only_frozen=self.store.latest() is not None,
         )
         trainable, frozen = split(arrays, session.model)
         if self.store.latest() is None:
+            self._check_may_begin()
             state = TrainState(trainable, self.optimizer.initial_slots())
             return state, frozen, Progress()
-        del arrays, trainable  # the restored ones take their place
         like = shapes_of_state(session.model, self.optimizer)
         state, metadata = restore_state(self.store, None, like)
+        self._check_same_rows(metadata["rows"])
         progress = Progress(**metadata["progress"])
         self.screen.line(f"going on from step {progress.step}")
         self.tracker.event("restored", {"step": progress.step})
         return state, frozen, progress
+
+    def _check_may_begin(self) -> None:
+        """Refuse to begin where the user said that there must be a checkpoint.
+
+        Raises:
+            ConfigError: `resume=must`, and nothing was saved.
+        """
+        if self.config.resume == "must":
+            raise ConfigError(
+                key="resume",
+                expected=f"a checkpoint in {self.directory.checkpoints}",
+                received="resume=must and no checkpoint",
+                fix="resume=auto starts from the beginning",
+            )
+
+    def _check_same_rows(self, digest: str) -> None:
+        """Refuse to go on with rows that changed since the run began.
+
+        Raises:
+            DataError: They did; their order and packs would be others.
+        """
+        found = self.data.digests["train"]
+        if found != digest:
+            raise DataError(
+                key="data",
+                expected=f"the rows that the run began with, sha256 {digest[:16]}",
+                received=f"other rows, sha256 {found[:16]}",
+                fix="restore the file, or use another run.name",
+            )
 
     def _train(self, state: TrainState, frozen: Arrays, progress: Progress) -> Outcome:
         config = self.config
@@ -223,46 +264,15 @@ class Run:
     def _save(self, state: TrainState, progress: Progress, loss: float | None) -> None:
         metadata = {
             "progress": dataclasses.asdict(progress),
-            "data": self.data.fingerprint,
+            "rows": self.data.digests["train"],
         }
         self.store.save(progress.step, flatten_state(state), metadata, loss=loss)
         self.tracker.event("checkpoint", {"step": progress.step})
         self.tracker.flush()
 
-    def _first_samples(self, progress: Progress, weights: Arrays) -> list[Sample]:
-        """Answer held-out prompts before training, or read what was answered."""
-        if progress.step > 0:
-            return read_samples(read_events(self.directory.path))
-        count, held_out = self.config.trainer.sample_prompts, self.data.evaluation
-        if not count or held_out is None:
-            return []
-        prompts = held_out.prompts(count)
-        answers = self._answerer()(weights, [prompt for prompt, _ in prompts])
-        samples = [
-            Sample(prompt=prompt, reference=reference, before=answer)
-            for (prompt, reference), answer in zip(prompts, answers, strict=True)
-        ]
-        self.tracker.samples(0, samples)
-        return samples
-
-    def _last_samples(self, samples: list[Sample], weights: Arrays) -> list[Sample]:
-        if not samples:
-            return []
-        answers = self._answerer()(weights, [sample.prompt for sample in samples])
-        samples = [
-            dataclasses.replace(sample, after=answer)
-            for sample, answer in zip(samples, answers, strict=True)
-        ]
-        self.tracker.samples(self.config.trainer.num_train_steps, samples)
-        return samples
-
-    def _answerer(self) -> Answerer:
-        if not hasattr(self, "_made_answerer"):
-            is_chat = self.data.evaluation.prompts_are_chat
-            self._made_answerer = Answerer(
-                self.session, self.config.generate, is_chat=is_chat
-            )
-        return self._made_answerer
+    def _tell(self, step: int, samples: list[Sample]) -> None:
+        if samples:
+            self.tracker.samples(step, samples)
 
     def _stopped(self, outcome: Outcome) -> int:
         step = outcome.progress.step
@@ -274,8 +284,8 @@ class Run:
             raise Preempted(
                 key=str(self.directory.path),
                 expected=f"{self.config.trainer.num_train_steps} steps",
-                received=f"SIGTERM after step {step}, which is saved",
-                fix="repeat the command: it goes on from there",
+                received="SIGTERM",
+                fix=text,
             )
         self.screen.line(text)
         return STOPPED_BY_USER

@@ -61,7 +61,8 @@ class Hooks:
     Attributes:
         log: Gets a step and its named numbers.
         evaluate: Returns named numbers for a state.
-        save: Keeps a state with its progress and the last held-out loss.
+        save: Keeps a state with its progress and, where it was measured at this step,
+            the held-out loss.
     """
 
     log: Callable[[int, Mapping[str, float]], None]
@@ -94,9 +95,8 @@ def train(
     Raises:
         NumericsError: A loss is not finite; nothing of that step was saved.
     """
-    eval_loss = None
     if progress.step == 0 and rhythm.eval_every_steps:
-        eval_loss = _evaluate(0, state, hooks)
+        _evaluate(0, state, hooks)
     clock = _Clock(hooks, rhythm)
     saved_step = progress.step
     while progress.step < rhythm.num_train_steps and stop.signal is None:
@@ -109,6 +109,7 @@ def train(
             tokens_seen=progress.tokens_seen + batch.tokens,
         )
         clock.dispatched(progress, batch, sums)
+        eval_loss = None
         is_last = progress.step == rhythm.num_train_steps
         if _is_due(progress.step, rhythm.eval_every_steps, is_last):
             clock.settle()
@@ -121,7 +122,7 @@ def train(
             clock.resume()
     clock.settle()
     if saved_step != progress.step:
-        hooks.save(state, progress, eval_loss)
+        hooks.save(state, progress, None)
     was_stopped = progress.step < rhythm.num_train_steps
     return Outcome(state, progress, was_stopped)
 
@@ -169,11 +170,12 @@ class _Clock:
         loss = float(sums.loss_sum) / max(loss_tokens, 1.0)
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
-        if not math.isfinite(loss):
+        norm = float(sums.grad_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NumericsError(
-                key="train/loss",
-                expected="a finite loss",
-                received=f"{loss} at step {progress.step}",
+                key="train/loss, train/grad_norm",
+                expected="finite numbers",
+                received=f"{loss} and {norm} at step {progress.step}",
                 fix="a lower optimizer.learning_rate, or preset.dtype=float32",
             )
         is_last = progress.step == self._last_step
@@ -183,7 +185,7 @@ class _Clock:
                 {
                     "train/loss": loss,
                     "train/learning_rate": float(sums.learning_rate),
-                    "train/grad_norm": float(sums.grad_norm),
+                    "train/grad_norm": norm,
                     "train/step_seconds": seconds,
                     "train/rows_per_second": batch.rows / seconds,
                     "train/tokens_per_second": batch.tokens / seconds,

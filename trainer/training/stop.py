@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM asks, the second ends at once."""
+    """While entered, the first SIGINT or SIGTERM asks, the second ends at once.
 
-    def __init__(self) -> None:
+    Args:
+        say: Tells a person what the first signal does.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
+        self._say = say
         self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
 
@@ -32,3 +38,4 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.signal = signal.Signals(number)
+        self._say("stopping at the end of this step; once more stops at once")

@@ -20,7 +20,7 @@ CASES = [
     ("mesh=8", "mesh.shape", "batch x model", "mesh=1x8 or mesh=8x1"),
     ("mesh=0x8", "mesh.shape", "batch x model", "mesh=auto"),
     ("mesh=atuo", "mesh.shape", "auto", "mesh=auto"),
-    ("mesh=16x1", "trainer.microbatch_size", "(16)", "trainer.global_batch_size=16"),
+    ("mesh=32x1", "trainer.microbatch_size", "(32)", "trainer.global_batch_size=32"),
     ("data=wordnt", "data", "jsonl, tfds, wordnet", "data=wordnet"),
     ("data=my/rows.jsonl", "data", "jsonl", "data=jsonl data.path=my/rows.jsonl"),
     ("data=jsonl", "data.path", "JSONL", "data.path=data/train.jsonl"),

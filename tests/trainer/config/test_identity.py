@@ -102,7 +102,7 @@ FIXED = [
     "preset=gemma2_2b_en", "preset.dtype=bfloat16", "lora.rank=4", "lora.alpha=2",
     "lora.targets=[key]", "lora.dropout=0.1", "data.sequence_length=64",
     "data.pack=false", "data.shuffle=false", "data.on_long_row=skip", "seed=1",
-    "optimizer=sgd", "optimizer.weight_decay=0.1", "trainer.global_batch_size=16",
+    "optimizer=sgd", "optimizer.weight_decay=0.1", "trainer.global_batch_size=8",
     "trainer.microbatch_size=4",
 ]  # fmt: skip
 

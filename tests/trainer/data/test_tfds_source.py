@@ -39,7 +39,7 @@ class Riddles(tfds.core.GeneratorBasedBuilder):
         return {"train": self._rows(40), "test": self._rows(5)}
 
     def _generate_examples(self):
-        raise NotImplementedError
+        yield from ()  # the splits bring their own rows
 
     def _rows(self, count):
         for number in range(count):

@@ -35,6 +35,10 @@ def test_auto_skips_batches_that_do_not_divide():
     assert choose("auto", microbatch=2).shape == (2, 4)
 
 
+def test_auto_takes_any_number_of_devices():
+    assert choose("auto", devices=7, microbatch=16).shape == (1, 7)
+
+
 def test_nothing_that_fits_says_how_much_is_missing():
     with pytest.raises(MemoryPlanError, match="at least 1.00 GiB a device of 1 MiB"):
         choose("auto", limit=1 << 20, planned=lambda shape: 1 << 30)

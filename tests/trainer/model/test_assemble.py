@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 from gemma.abstract import is_abstract
 from gemma.lora import lora_settings
 from gemma.presets import BUILT_IN, open_preset
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, PresetError
 from trainer.config.schema import LoraConfig
 from trainer.distribution.mesh import build_mesh
 from trainer.model.assemble import (
@@ -110,9 +110,24 @@ def test_an_adapter_file_brings_its_own_settings(golden, repository):
     assert np.array_equal(stacked[1], adapter.arrays[name])
 
 
-def test_impossible_adapters_are_a_configuration_error(golden):
-    with pytest.raises(ConfigError, match="received 'nothing'"):
-        adapter_settings(LoraConfig(targets=["nothing"]), golden)
+def test_targets_that_select_nothing_get_the_nearest_name(golden):
+    with pytest.raises(ConfigError, match="lora.targets") as error:
+        adapter_settings(LoraConfig(targets=["qery", "ffw_*"]), golden)
+    assert error.value.fix == "lora.targets=[query,ffw_*]"
+
+
+def test_an_adapter_file_of_another_name_or_place_is_named(golden):
+    with pytest.raises(ConfigError, match="ends in .lora.h5"):
+        adapter_settings(LoraConfig(path="adapter.h5"), golden)
+    with pytest.raises(PresetError, match="lora.path"):
+        adapter_settings(LoraConfig(path="nowhere/x.lora.h5"), golden)
+
+
+def test_what_is_restored_is_not_loaded_too(golden):
+    full = model_of(golden, (1, 1), rank=0)
+    assert arrays_of(full, only_frozen=True) == {}
+    lora = model_of(golden, (1, 1))
+    assert not any("lora" in path for path in arrays_of(lora, only_frozen=True))
 
 
 def test_rank_zero_means_no_adapters(golden):

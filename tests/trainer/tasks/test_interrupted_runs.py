@@ -1,25 +1,34 @@
 """Killed and stopped runs in processes of their own: they go on bit for bit."""
 
 import random
+import re
 import signal
 
 import pytest
 
-from trainer.tracking import read_metrics
+from trainer.tracking import read_events, read_metrics
+
+THIRTY_STEPS = (
+    "trainer.num_train_steps=30",
+    "trainer.eval_every_steps=12",
+    "checkpoint.every_steps=7",
+)
+# far more than happen while a signal is on its way
+MANY_STEPS = ("trainer.num_train_steps=2000", "trainer.eval_every_steps=0")
 
 
 @pytest.fixture(scope="module")
 def unbroken(runs_below, tmp_path_factory):
     made = runs_below(tmp_path_factory.mktemp("unbroken"))
-    assert made.finish("run.name=whole")[0] == 0
+    assert made.finish("run.name=whole", *THIRTY_STEPS)[0] == 0
     return made.losses("whole"), made.evaluations("whole")
 
 
 def test_a_killed_run_ends_bit_for_bit_as_one_left_alone(runs, unbroken):
-    step = random.SystemRandom().randint(1, 5)
-    code, _ = runs.interrupt("run.name=killed", step=step)
+    step = random.SystemRandom().randint(1, 20)
+    code, _ = runs.interrupt("run.name=killed", *THIRTY_STEPS, step=step)
     assert code == -signal.SIGKILL
-    code, output = runs.finish("run.name=killed")
+    code, output = runs.finish("run.name=killed", *THIRTY_STEPS)
     assert code == 0, output
     metrics = read_metrics(runs.root / "killed")
     losses = {m["step"]: m["train/loss"] for m in metrics if "train/loss" in m}
@@ -27,18 +36,23 @@ def test_a_killed_run_ends_bit_for_bit_as_one_left_alone(runs, unbroken):
     assert runs.evaluations("killed") == unbroken[1]
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(runs, unbroken):
-    code, output = runs.interrupt("run.name=stopped", step=1, with_signal=signal.SIGINT)
+def test_ctrl_c_saves_and_says_how_to_go_on(runs):
+    code, output = runs.interrupt(
+        "run.name=stopped", *MANY_STEPS, step=2, with_signal=signal.SIGINT
+    )
     assert code == 130, output
     assert "the same command goes on" in output
     assert "Traceback" not in output
-    code, output = runs.finish("run.name=stopped")
-    assert code == 0, output
-    assert runs.losses("stopped") == unbroken[0]
+    saved = int(re.search(r"saved at step (\d+)", output)[1])
+    assert (runs.root / f"stopped/checkpoints/{saved}").exists()
 
 
 def test_sigterm_saves_and_exits_83(runs):
-    code, output = runs.interrupt("run.name=taken", step=1, with_signal=signal.SIGTERM)
+    code, output = runs.interrupt(
+        "run.name=taken", *MANY_STEPS, step=2, with_signal=signal.SIGTERM
+    )
     assert code == 83, output
-    assert "which is saved" in output
-    assert "goes on from there" in output
+    assert "saved at step" in output
+    assert read_events(runs.root / "taken", "end")[-1]["exit_code"] == 83
+    code, output = runs.finish("run.name=taken", "trainer.num_train_steps=1")
+    assert code == 0, output

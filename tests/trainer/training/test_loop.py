@@ -66,10 +66,16 @@ def test_evaluates_before_between_and_after():
     assert recorder.evaluated == [0, 2, 4, 5]
 
 
-def test_saves_the_state_with_its_position_and_last_loss():
+def test_saves_the_state_with_its_position_and_loss():
     recorder = Recorder()
     recorder.run()
     assert recorder.saved == [(2, 2, 2, 8.0), (4, 4, 4, 6.0), (5, 5, 5, 5.0)]
+
+
+def test_a_step_that_was_not_measured_has_no_loss():
+    recorder = Recorder()
+    recorder.run(evaluate=5, save=2)
+    assert [loss for *_, loss in recorder.saved] == [None, None, 5.0]
 
 
 def test_every_step_is_logged_once_with_its_own_numbers():
@@ -112,7 +118,7 @@ def test_a_finished_run_trains_nothing():
 
 def test_a_loss_that_is_not_finite_ends_the_run_unsaved():
     recorder = Recorder(bad_at=2)
-    with pytest.raises(NumericsError, match="nan at step 2"):
+    with pytest.raises(NumericsError, match="nan and 0.5 at step 2"):
         recorder.run(save=2)
     assert recorder.saved == []
 

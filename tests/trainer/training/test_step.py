@@ -37,6 +37,15 @@ def test_accumulation_gives_the_gradient_of_one_big_batch(
     np.testing.assert_allclose(losses, reference, rtol=ACROSS_MESHES)
 
 
+def test_fifty_steps_on_2x4_reach_the_losses_of_one_device(trainee, batches):
+    """The promise of the README: 1e-4 relative over 50 steps."""
+    rows = [batches[step % len(batches)] for step in range(50)]
+    settings = OptimizerConfig(name="adamw")
+    one = trainee((1, 1), optimizer=settings).train(rows)[0]
+    many = trainee((2, 4), optimizer=settings).train(rows)[0]
+    np.testing.assert_allclose(many, one, rtol=1e-4)
+
+
 def test_full_fine_tuning_is_the_same_on_a_mesh(trainee, batches):
     whole = trainee((1, 1), rank=0).train(batches)[0]
     split = trainee((2, 4), rank=0).train(batches)[0]
