@@ -4,6 +4,8 @@ import datetime
 import os
 import pathlib
 import platform
+import resource
+import time
 
 
 def machine_facts() -> dict[str, str | int | float]:
@@ -19,6 +21,35 @@ def machine_facts() -> dict[str, str | int | float]:
     }
 
 
+class OtherWork:
+    """How busy everybody else kept the processor while children of ours ran."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    def cores(self) -> float | None:
+        """Return cores that others used since, on average; None where unknown."""
+        (seconds, busy, ours), (now, busy_now, ours_now) = self._start, self._now()
+        if busy is None or now == seconds:
+            return None
+        return max(0.0, (busy_now - busy - ours_now + ours) / (now - seconds))
+
+    @staticmethod
+    def _now() -> tuple[float, float | None, float]:
+        own = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ours = own.ru_utime + own.ru_stime + time.process_time()
+        return time.perf_counter(), _busy_seconds(), ours
+
+
+def _busy_seconds() -> float | None:
+    """Return the processor time that all processes have used since the boot."""
+    fields = (_field("/proc/stat", "cpu ", split=" ") or "").split()
+    if not fields:
+        return None
+    user, nice, system, _idle, _waiting, *interrupts = map(int, fields[:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
 def sentence(facts: dict[str, str | int | float]) -> str:
     """Return the facts as one line of text."""
     return (
@@ -32,11 +63,10 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _field(path: str, name: str) -> str | None:
+def _field(path: str, name: str, *, split: str = ":") -> str | None:
     try:
         lines = pathlib.Path(path).read_text().splitlines()
     except OSError:
         return None
-    return next(
-        (x.partition(":")[2].strip() for x in lines if x.startswith(name)), None
-    )
+    line = next((line for line in lines if line.startswith(name)), None)
+    return None if line is None else line.partition(split)[2].strip()

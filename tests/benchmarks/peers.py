@@ -27,7 +27,7 @@ REPOSITORY = FOLDER.parents[1]
 sys.path.insert(0, str(FOLDER))
 
 from comparison import markdown_table, ratios, summary, summary_cells  # noqa: E402
-from machine import machine_facts, sentence  # noqa: E402
+from machine import OtherWork, machine_facts, sentence  # noqa: E402
 from workload import Workload  # noqa: E402
 
 OURS = "ours"
@@ -56,14 +56,15 @@ def run_child(
     command += ["--steps", str(steps), "--options", json.dumps(dict(options))]
     if not pathlib.Path(python).exists():
         return {"failed": "its interpreter is missing; see --python"}
-    start = time.time()
+    start, others = time.time(), OtherWork()
     done = subprocess.run(
         command, env=_environment(), cwd=REPOSITORY, capture_output=True, text=True
     )
     if done.returncode:
         return {"failed": last_line(done.stderr) or f"exit code {done.returncode}"}
     result = json.loads(last_line(done.stdout))
-    return {**result, "seconds_to_first_step": result.pop("first_step_at") - start}
+    seconds = result.pop("first_step_at") - start
+    return {**result, "seconds_to_first_step": seconds, "other_cores": others.cores()}
 
 
 def last_line(text: str) -> str:
@@ -128,7 +129,7 @@ def report(
         parts.append(f"## Vocabulary {vocabulary_size:,}")
         parts.append(markdown_table(["subject", *COLUMNS], rows))
         parts.append(_compared(ratios(subjects, tokens, ours=OURS), vocabulary_size))
-    parts.append(_versions(measured))
+    parts += [_disturbance(measured), _versions(measured)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -161,6 +162,16 @@ def _compared(values: Mapping[str, float], vocabulary_size: int) -> str:
         f"tokens/s, {values['peak_bytes']:.2f} times the memory. A step must compute "
         f"{gigaflops:,.0f} GFLOP."
     )
+
+
+def _disturbance(
+    measured: Mapping[int, Mapping[str, Sequence[Mapping[str, Any]]]],
+) -> str:
+    runs = [r for subjects in measured.values() for rs in subjects.values() for r in rs]
+    cores = [r["other_cores"] for r in runs if r.get("other_cores") is not None]
+    if not cores:
+        return ""
+    return f"Other processes used {max(cores):.2f} cores during a run at most."
 
 
 def _versions(measured: Mapping[int, Mapping[str, Sequence[Mapping[str, Any]]]]) -> str:

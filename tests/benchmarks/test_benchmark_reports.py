@@ -43,6 +43,7 @@ def result(step_seconds, peak_bytes=10**9):
         "peak_bytes": peak_bytes,
         "seconds_to_first_step": 3.0,
         "import_seconds": 1.0,
+        "other_cores": 0.25,
     }
 
 
@@ -125,6 +126,7 @@ def test_the_page_of_peers_names_shape_machine_and_ratios():
     assert "2.00 times the tokens/s, 1.00 times the memory" in page
     assert "`trainer.remat=none`" in page
     assert "- Tunix `PeftTrainer`: jax 0" in page
+    assert "Other processes used 0.25 cores" in page
 
 
 def test_a_peer_without_an_interpreter_is_reported_and_not_raised():

@@ -113,7 +113,7 @@ class OptimizerConfig:
 
     name: str = "adamw"
     """`adamw` or `sgd`."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Peak of the schedule."""
     weight_decay: float = 0.0
     """Decoupled decay per step, relative to the learning rate."""
@@ -145,13 +145,13 @@ class ScheduleConfig:
 class TrainerConfig:
     """How long to train, in which portions, and what to show."""
 
-    num_train_steps: int = 100
+    num_train_steps: int = 250
     """Optimizer steps in the whole run."""
     global_batch_size: int = 16
     """Sequences per optimizer step, all processes together."""
     microbatch_size: int | None = None
     """Sequences per forward pass, all processes; null means the global batch."""
-    eval_every_steps: int = 50
+    eval_every_steps: int = 125
     """Steps between evaluations; the first precedes training. 0: never."""
     log_every_steps: int = 1
     """Steps between lines of `metrics.jsonl`."""
