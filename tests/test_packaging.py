@@ -74,6 +74,14 @@ def test_the_command_composes_away_from_the_repository(installed, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_away_from_the_repository_ends_with_its_artifacts(installed, tmp_path):
+    few = ["trainer.num_train_steps=2", "data.eval_rows=8", "trainer.sample_prompts=0"]
+    done = outside(installed, tmp_path, "-m", "trainer", *few, "run.name=x")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs/x/artifacts/lora/adapter.lora.h5").exists()
+    assert (tmp_path / "outputs/x/report.html").exists()
+
+
 def test_the_packages_come_from_the_wheel(installed, tmp_path):
     code = (
         "import trainer, gemma, launch;from trainer.config import choices;"

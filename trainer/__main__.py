@@ -11,6 +11,7 @@ import contextlib
 import io
 import itertools
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -112,12 +113,16 @@ def _multirun(arguments: list[str], name: str) -> int:
     """
     codes: list[int] = []
     directories: list[str] = []
+    failed: list[tuple[str, int]] = []
 
     def job(composed: DictConfig) -> None:
         directory = f"{composed.run.root.rstrip('/')}/{composed.run.name or name}"
         composed.run.root, composed.run.name = directory, None
         directories.append(directory)
         codes.append(_guarded_job(composed))
+        if codes[-1]:
+            words = shlex.join(HydraConfig.get().overrides.task)
+            failed.append((words, codes[-1]))
         if codes[-1] in (STOPPED_BY_USER, PREEMPTED):
             raise SystemExit(codes[-1])
 
@@ -125,16 +130,16 @@ def _multirun(arguments: list[str], name: str) -> int:
         with tempfile.TemporaryDirectory() as scratch:  # for Hydra's multirun.yaml
             _hydra_main([*arguments, f"hydra.sweep.dir={scratch}"], job)
     finally:
-        _summarise(directories)
+        _summarise(directories, failed)
     return next((code for code in codes if code), 0)
 
 
-def _summarise(directories: Sequence[str]) -> None:
+def _summarise(directories: Sequence[str], failed: Sequence[tuple[str, int]]) -> None:
     """Write the summary of each sweep directory and say where it is."""
     if directories:
         from trainer.artifacts.sweep import write_summary
     for directory in dict.fromkeys(directories):
-        write_summary(directory)
+        write_summary(directory, failed=failed)
         print(f"summary of the sweep: {directory}/summary.md")
 
 

@@ -124,7 +124,7 @@ def test_a_failing_job_of_a_sweep_does_not_stop_the_others(trainer, tmp_path):
     assert done.returncode == 3, done.stderr
     (sweep,) = (tmp_path / "outputs").iterdir()
     assert re.fullmatch(r"sweep-path-[0-9a-f]{8}", sweep.name)
-    assert (sweep / "summary.md").exists()
+    assert "exit code 3" in (sweep / "summary.md").read_text()
     (finished,) = sweep.glob("*-rows-*")
     assert (finished / "artifacts" / "lora" / "adapter.lora.h5").exists()
     assert {p.name for p in tmp_path.iterdir()} == {"rows.jsonl", "outputs"}

@@ -6,14 +6,16 @@ started them: Hydra, W&B or a hand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
-from omegaconf import OmegaConf
 
 from trainer import storage
 from trainer.artifacts import text
+from trainer.config.compose import from_yaml
+from trainer.config.keys import flatten
 from trainer.tracking import read_events, read_metrics
 
 SUMMARY = "summary.md"
@@ -38,10 +40,17 @@ class Job:
     """How it ended; None if it was killed, or runs."""
 
 
-def write_summary(directory: epath.PathLike) -> list[Job]:
+def write_summary(
+    directory: epath.PathLike, *, failed: Sequence[tuple[str, int]] = ()
+) -> list[Job]:
     """Write `summary.md` of the runs below `directory` and return them, best first.
 
     Runs without a loss come last: a failed job does not hide the others.
+
+    Args:
+        directory: Parent of the runs' directories.
+        failed: What was typed for jobs that ended badly, with their exit codes; one
+            that never began has no directory to tell of it.
     """
     root = epath.Path(directory)
     measure = "eval/loss"
@@ -50,7 +59,11 @@ def write_summary(directory: epath.PathLike) -> list[Job]:
         measure = "train/loss"
         jobs = _jobs(root, measure)
     jobs.sort(key=lambda job: (job.loss is None, job.loss or 0.0, job.name))
-    storage.write_text(root / SUMMARY, _page(root.name, jobs, measure))
+    page = _page(root.name, jobs, measure)
+    if failed:
+        page += "\nEnded badly:\n\n"
+        page += "".join(f"- `{words}`: exit code {code}\n" for words, code in failed)
+    storage.write_text(root / SUMMARY, page)
     return jobs
 
 
@@ -65,13 +78,14 @@ def _jobs(root: epath.Path, measure: str) -> list[Job]:
 
 def _job(root: epath.Path, name: str, measure: str) -> Job:
     """Read one run."""
-    written = OmegaConf.create(storage.read_text(root / name / "config.yaml"))
+    path = root / name / "config.yaml"
+    written = from_yaml(storage.read_text(path), origin=str(path))
     metrics = read_metrics(root / name)
     values = [value for _, value in text.series(metrics, measure)]
     ends = read_events(root / name, "end")
     return Job(
         name=name,
-        settings=text.flatten(OmegaConf.to_container(written)),
+        settings=flatten(written),
         loss=values[-1] if values else None,
         first=values[0] if values else None,
         step=max((line["step"] for line in metrics), default=0),

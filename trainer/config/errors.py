@@ -145,6 +145,9 @@ def _paragraph(label: str, text: str) -> str:
     lines = [
         piece
         for line in text.splitlines() or [""]
-        for piece in textwrap.wrap(line, width, break_on_hyphens=False) or [""]
+        for piece in textwrap.wrap(
+            line, width, break_on_hyphens=False, break_long_words=False
+        )
+        or [""]
     ]
     return f"  {label:<{_LABEL_WIDTH}}" + f"\n{margin}".join(lines)

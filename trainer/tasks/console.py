@@ -5,6 +5,7 @@ Turns facts into a terminal's screen; where there is no terminal, into plain lin
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +22,7 @@ from rich.table import Table
 from trainer.distribution.processes import is_primary
 from trainer.tracking import Sample
 
+LOG_COLUMNS = 160
 PLAIN_LINE_EVERY = 0.1  # of the steps, where no bar can be drawn
 
 
@@ -28,7 +30,9 @@ class Screen:
     """The primary process's screen; the other processes' stay dark."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, quiet=not is_primary())
+        # a log has no width: paths must not be folded in it
+        width = None if sys.stdout.isatty() else LOG_COLUMNS
+        self.console = Console(highlight=False, quiet=not is_primary(), width=width)
 
     def facts(self, title: str, rows: Mapping[str, object]) -> None:
         """Show a heading and facts below each other."""

@@ -1,6 +1,7 @@
 """gemma2_tiny_en: a real, small, pretrained Gemma 2 in KerasHub's form."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -53,6 +54,7 @@ def test_it_takes_far_fewer_bits_than_xz(repository):
             "--characters=9000",
         ],
         cwd=repository,
+        env={**os.environ, "PYTHONPATH": str(repository)},
         capture_output=True,
         text=True,
         check=True,

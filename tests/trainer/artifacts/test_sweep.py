@@ -40,3 +40,10 @@ def test_a_summary_is_written_again_when_runs_are_added(tmp_path):
     write_summary(tmp_path)
     job(tmp_path, "b", rank=8, losses={10: 2.5})
     assert len(write_summary(tmp_path)) == 2
+
+
+def test_jobs_that_never_began_are_told_with_what_was_typed(tmp_path):
+    job(tmp_path, "a", rank=4, losses={10: 3.5})
+    write_summary(tmp_path, failed=[("data.path=none.jsonl", 3)])
+    page = storage.read_text(tmp_path / "summary.md")
+    assert page.endswith("Ended badly:\n\n- `data.path=none.jsonl`: exit code 3\n")
