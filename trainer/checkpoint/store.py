@@ -8,6 +8,7 @@ arrays mean and when a checkpoint is due.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -49,6 +50,8 @@ class Store:
                 self._directory.mkdir(parents=True, exist_ok=True)
             check_shared(self._directory)
         self._losses: dict[int, float | None] = {}
+        if read_only:  # Orbax 0.12 warns three times of what read_only means
+            logging.getLogger("absl").setLevel(logging.ERROR)
         with self._explained("a directory of checkpoints"):
             self._manager = ocp.CheckpointManager(
                 self._directory,
