@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gemma.layers.token_embedding import apply_soft_cap
+from trainer.model.vocabulary_tiles import capped, normaliser_and_gradient
 
 
 def summed_loss(
@@ -25,6 +26,7 @@ def summed_loss(
     soft_cap: float | None,
     shards: int,
     chunk_tokens: int,
+    table_shards: int,
     table_is_trained: bool,
 ) -> jax.Array:
     """Return the summed cross-entropy in nats, float32, differentiable.
@@ -37,12 +39,14 @@ def summed_loss(
         soft_cap: Bound of the logits; None leaves them.
         shards: Parts in which the batch dim lies on devices; chunks are formed in each.
         chunk_tokens: Tokens whose logits exist at a time, over all shards.
+        table_shards: Parts in which the vocabulary lies on devices.
         table_is_trained: Whether the gradient for the table is wanted.
     """
     form = _Form(
         soft_cap=soft_cap,
         shards=shards,
         chunk=_chunk_size(labels.size, shards, chunk_tokens),
+        table_shards=table_shards,
         table_is_trained=table_is_trained,
     )
     return _loss(hidden, table, labels, loss_mask, form)
@@ -85,6 +89,7 @@ class _Form:
     soft_cap: float | None
     shards: int
     chunk: int
+    table_shards: int
     table_is_trained: bool
 
 
@@ -116,6 +121,12 @@ def _loss_and_gradients(
         total, d_h, d_table = carry
         start = i * form.chunk
         part = functools.partial(_chunk, start=start, size=form.chunk)
+        if not form.table_is_trained:
+            losses, d_part = _frozen_chunk(
+                part(h), table, part(targets), part(mask), form
+            )
+            d_h = jax.lax.dynamic_update_slice_in_dim(d_h, d_part, start, axis=1)
+            return total + losses.sum(), d_h, d_table
         losses, d_logits = _chunk_loss(
             part(h), table, part(targets), part(mask), form.soft_cap
         )
@@ -149,6 +160,26 @@ def _backward(
 
 
 _loss.defvjp(_loss_and_gradients, _backward)
+
+
+def _frozen_chunk(
+    hidden: jax.Array,
+    table: jax.Array,
+    labels: jax.Array,
+    loss_mask: jax.Array,
+    form: _Form,
+) -> tuple[jax.Array, jax.Array]:
+    """Return losses [shards, chunk] and gradients for `hidden` by a frozen table."""
+    total, gradient = normaliser_and_gradient(
+        hidden, table, soft_cap=form.soft_cap, table_shards=form.table_shards
+    )
+    rows = table[labels].astype(hidden.dtype)
+    raw = jnp.einsum("std,std->st", hidden, rows, preferred_element_type="float32")
+    picked, slope = capped(raw, form.soft_cap)
+    gradient -= rows if slope is None else slope[..., None] * rows
+    losses = jnp.where(loss_mask, total - picked, 0.0)
+    gradient = jnp.where(loss_mask[..., None], gradient, 0.0)
+    return losses, gradient.astype(hidden.dtype)
 
 
 def _chunk_loss(

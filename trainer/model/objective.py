@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from trainer.model.assemble import Model
 from trainer.model.loss import summed_loss, token_losses
+from trainer.model.placement import MODEL
 from trainer.model.state import Arrays
 
 EMBEDDING = "token_embedding/embeddings"
@@ -49,6 +50,7 @@ def training_loss(model: Model, *, remat: str, chunk_tokens: int) -> TrainingLos
             soft_cap=stacked.config.final_logit_soft_cap,
             shards=_batch_shards(model),
             chunk_tokens=chunk_tokens,
+            table_shards=_table_shards(model),
             table_is_trained=EMBEDDING in model.trainable,
         )
 
@@ -94,3 +96,10 @@ def evaluation_sums(
 def _batch_shards(model: Model) -> int:
     """Parts in which the batch dim lies on devices."""
     return model.placement.mesh.devices.shape[0]
+
+
+def _table_shards(model: Model) -> int:
+    """Parts in which the vocabulary lies on devices."""
+    placement = model.placement
+    axis = placement.spec(model.tree[EMBEDDING])[0]
+    return placement.mesh.shape[axis] if axis == MODEL else 1

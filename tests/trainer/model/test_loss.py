@@ -30,7 +30,12 @@ def dense(hidden, table, labels, mask, soft_cap):
 
 
 def chunked(hidden, table, labels, mask, soft_cap, **changes):
-    settings = {"shards": 1, "chunk_tokens": 5, "table_is_trained": True} | changes
+    settings = {
+        "shards": 1,
+        "chunk_tokens": 5,
+        "table_shards": 1,
+        "table_is_trained": True,
+    } | changes
     return summed_loss(hidden, table, labels, mask, soft_cap=soft_cap, **settings)
 
 
@@ -51,6 +56,18 @@ def test_value_and_gradients_equal_the_dense_loss(
     assert abs(got[0] - want[0]) <= RELATIVE * abs(want[0])
     assert distance(got[1][0], want[1][0]) <= RELATIVE
     assert distance(got[1][1], want[1][1]) <= RELATIVE
+
+
+@pytest.mark.parametrize("soft_cap", [None, 4.0])
+@pytest.mark.parametrize("table_shards", [1, 37])
+def test_a_frozen_table_gives_the_same_loss_and_gradient(
+    problem, soft_cap, table_shards
+):
+    want = jax.value_and_grad(dense)(*problem, soft_cap)
+    frozen = {"table_is_trained": False, "table_shards": table_shards}
+    got = jax.value_and_grad(chunked)(*problem, soft_cap, **frozen)
+    assert abs(got[0] - want[0]) <= RELATIVE * abs(want[0])
+    assert distance(got[1], want[1]) <= RELATIVE
 
 
 def test_positions_without_loss_get_no_gradient(problem):
