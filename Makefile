@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 QUICK := not slow and not peers and not real_weights and not gpu and not tpu_aot
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-peers test-real pretrain-data lint clean
+.PHONY: demo test test-slow test-peers test-real pretrain-data bench lint clean
 
 demo: .venv/.installed
 	$(BIN)/python -m trainer
@@ -26,6 +26,11 @@ test-real: .venv-peers/.installed
 
 pretrain-data: .venv/.installed
 	$(BIN)/python tests/tools/pretrain_data.py
+
+# Peers by their own environment: PEERS="--python keras_hub=DIR/bin/python"
+bench: .venv/.installed
+	$(BIN)/python tests/benchmarks/default_job.py
+	$(BIN)/python tests/benchmarks/peers.py $(PEERS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
