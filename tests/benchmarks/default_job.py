@@ -26,7 +26,7 @@ sys.path.insert(0, str(FOLDER))
 
 from comparison import markdown_table  # noqa: E402
 from machine import machine_facts, sentence  # noqa: E402
-from timeline import MEANINGS, PHASES, Watcher, seconds_by_phase  # noqa: E402
+from timeline import MEANINGS, PHASES, UNTOLD, Watcher, seconds_by_phase  # noqa: E402
 
 LOOK_EVERY_SECONDS = 0.02
 COMMAND_LINES = {
@@ -101,14 +101,17 @@ def report(
 ) -> str:
     """Return the page that is committed."""
     command = " ".join(["python -m trainer", *overrides])
-    rows = [[p, f"{_median(r[p] for r in runs):.1f}", MEANINGS[p]] for p in PHASES]
+    is_told = all(run["build"] for run in runs)
+    meanings = MEANINGS if is_told else MEANINGS | UNTOLD
+    shown = [p for p in PHASES if is_told or p != "build"]
+    rows = [[p, f"{_median(r[p] for r in runs):.1f}", meanings[p]] for p in shown]
     totals = [sum(run.values()) for run in runs]
     rows.append(["together", f"{_median(totals):.1f}", _range(totals)])
     parts = [
         "# The default job",
         sentence(dict(facts)),
         f"`{command}` in a new directory, without compiled programs from an earlier "
-        f"run; median of {len(runs)} runs.",
+        f"run; median of {len(runs)} run(s).",
         markdown_table(
             ["phase", "seconds", "what is in it"], rows, text_columns=(0, 2)
         ),

@@ -151,12 +151,26 @@ def test_time_between_two_marks_belongs_to_the_later_one():
     marks = [
         Mark("start", 2.0),
         Mark("steps", 7.0),
-        Mark("build", 3.5),
+        Mark("save", 3.5),
         Mark("steps", 8),
     ]
     seconds = seconds_by_phase(marks)
-    assert (seconds["start"], seconds["build"], seconds["steps"]) == (2.0, 1.5, 4.5)
+    assert (seconds["start"], seconds["save"], seconds["steps"]) == (2.0, 1.5, 4.5)
     assert sum(seconds.values()) == 8.0
+
+
+def test_a_run_that_tells_how_long_it_built_divides_start_from_build(tmp_path):
+    now = iter([0.0, 1.0, 5.0, 9.0])
+    watcher = Watcher(tmp_path, clock=lambda: next(now))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "LOCK").write_text("{}")
+    watcher.look()
+    (run / "events.jsonl").write_text('{"kind": "built", "seconds": 4.5}\n')
+    watcher.look()
+    watcher.marks.append(Mark("steps", 9.0))
+    seconds = seconds_by_phase(watcher.marks)
+    assert (seconds["start"], seconds["build"], seconds["steps"]) == (0.5, 4.5, 4.0)
 
 
 def test_lines_of_a_run_tell_what_had_ended():
@@ -197,7 +211,8 @@ def test_a_job_that_fails_ends_the_measurement_with_what_it_said():
 def test_the_page_of_the_default_job_has_every_phase_and_the_whole():
     runs = [seconds_by_phase([Mark("start", 2.0), Mark("steps", 5.0)])]
     page = default_job.report(FACTS, runs, {"`--help`": [0.5, 0.7, 0.6]}, [])
-    assert "| start | 2.0 | interpreter" in page
+    assert "| start | 2.0 | interpreter, imports, configuration, preset" in page
+    assert "| build |" not in page
     assert "| steps | 3.0 |" in page
     assert "| together | 5.0 |" in page
     assert "| `--help` | 0.60 | 0.50 to 0.70 |" in page

@@ -23,7 +23,7 @@ PHASES = (
 )
 MEANINGS = {
     "start": "interpreter, imports, configuration and its checks",
-    "build": "preset, model, data and the arrays",
+    "build": "preset, model, data, and the arrays",
     "first step": "its compilation included",
     "steps": "all the others",
     "evaluation": "before, during and after training, its compilation included",
@@ -31,6 +31,12 @@ MEANINGS = {
     "save": "checkpoints, as far as the run waits for them",
     "artifacts": "adapter, preset, report, card, and the end of the process",
 }
+UNTOLD = {
+    "start": "interpreter, imports, configuration, preset, model and data",
+    "samples": "the arrays, then answers before and after, with compilation",
+}
+"""What the same phases hold where a run does not tell when it was built."""
+
 EVENTS = {
     "built": "build",
     "samples": "samples",
@@ -38,7 +44,7 @@ EVENTS = {
     "artifact": "artifacts",
     "merged": "artifacts",
 }
-FILES = {"LOCK": "start", "config.yaml": "build", "done.json": "artifacts"}
+FILES = {"LOCK": "start", "config.yaml": "start", "done.json": "artifacts"}
 LINES = ("metrics.jsonl", "events.jsonl")
 
 
@@ -50,8 +56,17 @@ class Mark(NamedTuple):
 
 
 def seconds_by_phase(marks: list[Mark]) -> dict[str, float]:
-    """Return the seconds of every phase; together they are the last mark's."""
+    """Return the seconds of every phase; together they are the last mark's.
+
+    Of two marks of `build`, the first is its beginning: a run opens its log after it
+    was built, and tells then how long that took.
+    """
     seconds = dict.fromkeys(PHASES, 0.0)
+    built = [at for phase, at in marks if phase == "build"]
+    if built:
+        marks = [mark for mark in marks if mark.phase != "start"]
+        marks.remove(Mark("build", min(built)))
+        marks.append(Mark("start", min(built)))
     before = 0.0
     for phase, at in sorted(marks, key=lambda mark: mark.seconds):
         seconds[phase] += at - before
@@ -86,10 +101,9 @@ class Watcher:
         """Mark every file and line that was not there the last time."""
         at = self._clock() - self._since
         for directory in self._root.glob("*"):
-            phases = [*self._new_files(directory)]
+            self.marks += [Mark(phase, at) for phase in self._new_files(directory)]
             for name in LINES:
-                phases += self._new_lines(directory / name)
-            self.marks += [Mark(phase, at) for phase in phases]
+                self.marks += self._new_lines(directory / name, at)
 
     def end(self) -> None:
         """Mark the end of the process."""
@@ -102,7 +116,7 @@ class Watcher:
                 self._seen.add(name)
                 yield phase
 
-    def _new_lines(self, path: pathlib.Path) -> Iterator[str]:
+    def _new_lines(self, path: pathlib.Path, at: float) -> Iterator[Mark]:
         if not path.exists():
             return
         with path.open("rb") as file:
@@ -111,6 +125,9 @@ class Watcher:
         if not whole:
             return
         self._read[path.name] += len(whole) + 1
-        for line in whole.splitlines():
-            if phase := phase_of_line(path.name, json.loads(line)):
-                yield phase
+        for text in whole.splitlines():
+            line = json.loads(text)
+            if phase := phase_of_line(path.name, line):
+                yield Mark(phase, at)
+                if phase == "build":
+                    yield Mark(phase, at - line["seconds"])
