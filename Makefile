@@ -4,10 +4,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-QUICK := not slow and not peers and not real_weights and not gpu and not tpu_aot
+QUICK := not slow and not peers
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-peers test-real pretrain-data bench lint clean
+.PHONY: demo test test-slow test-peers pretrain-data bench lint clean
 
 demo: .venv/.installed
 	$(BIN)/python -m trainer
@@ -16,13 +16,10 @@ test: .venv/.installed-dev lint
 	$(PYTEST) -m "$(QUICK)"
 
 test-slow: .venv/.installed-dev
-	$(PYTEST) -m "slow and not peers and not real_weights and not gpu and not tpu_aot"
+	$(PYTEST) -m "slow and not peers"
 
 test-peers: .venv-peers/.installed
 	.venv-peers/bin/python -m pytest -q -m "peers"
-
-test-real: .venv-peers/.installed
-	.venv-peers/bin/python -m pytest -q -m "real_weights"
 
 pretrain-data: .venv/.installed
 	$(BIN)/python tests/tools/pretrain_data.py

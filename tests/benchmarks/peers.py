@@ -7,7 +7,7 @@ pace changes everyone's.
 
     make bench
     python tests/benchmarks/peers.py --python keras_hub=.venv-peers/bin/python \
-        --python tunix=.venv-peers/bin/python
+        --python tunix=DIR/bin/python    # google-tunix wants a place of its own
 
 Nothing else should run meanwhile: two cores busy elsewhere halve every figure.
 """
