@@ -1,4 +1,4 @@
-"""The dimensions of a Gemma model, as one frozen object that knows no framework.
+"""The dimensions of a Gemma model, as a frozen object that knows no framework.
 
 Turns the constructor arguments of a backbone into facts that follow from them: which
 layers attend locally, how the query is scaled, how many parameters there are. It
@@ -10,9 +10,24 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Self
 
 AttentionKind = Literal["local", "global"]
+Architecture = Literal["gemma", "gemma3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+    """Rotary positions of one kind of layer.
+
+    Attributes:
+        max_wavelength: Base of the wavelengths.
+        scaling_factor: Positions are divided by it (linear scaling).
+    """
+
+    max_wavelength: float = 10_000.0
+    scaling_factor: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +37,9 @@ class GemmaConfig:
     `intermediate_dim` is twice the feed-forward width, as in KerasHub's files: the
     gate and the linear branch together. `ffw_dim` is the width of one branch.
     """
+
+    architecture: ClassVar[Architecture] = "gemma"
+    use_query_key_norm: ClassVar[bool] = False
 
     vocabulary_size: int
     num_layers: int
@@ -52,11 +70,7 @@ class GemmaConfig:
                 f"num_query_heads ({self.num_query_heads}) must be a multiple of "
                 f"num_key_value_heads ({self.num_key_value_heads})"
             )
-        if self.intermediate_dim % 2:
-            raise ValueError(
-                "intermediate_dim is twice the feed-forward width and must be even, "
-                f"received {self.intermediate_dim}"
-            )
+        self._check_intermediate_dim()
         if self.head_dim % 2:
             raise ValueError(
                 f"head_dim must be even for rotary positions, received {self.head_dim}"
@@ -64,8 +78,15 @@ class GemmaConfig:
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), received {self.dropout!r}")
 
+    def _check_intermediate_dim(self) -> None:
+        if self.intermediate_dim % 2:
+            raise ValueError(
+                "intermediate_dim is twice the feed-forward width and must be even, "
+                f"received {self.intermediate_dim}"
+            )
+
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> GemmaConfig:
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """Build from a mapping that may hold other keys too, such as a file's."""
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in names})
@@ -98,6 +119,10 @@ class GemmaConfig:
         """Return whether `layer` (from 0) attends within a window or globally."""
         return self.attention_pattern[layer % len(self.attention_pattern)]
 
+    def rope(self, kind: AttentionKind) -> Rope:
+        """Return the rotary positions of layers of a kind; here all are alike."""
+        return Rope()
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Map every variable path to its shape, in the order of the Keras model."""
         shapes: dict[str, tuple[int, ...]] = {}
@@ -118,6 +143,9 @@ class GemmaConfig:
         shapes["attention/query/kernel"] = (heads, hidden, head)
         shapes["attention/key/kernel"] = (kv_heads, hidden, head)
         shapes["attention/value/kernel"] = (kv_heads, hidden, head)
+        if self.use_query_key_norm:
+            shapes["attention/query_norm/scale"] = (head,)
+            shapes["attention/key_norm/scale"] = (head,)
         shapes["attention/attention_output/kernel"] = (heads, head, hidden)
         shapes["pre_ffw_norm/scale"] = (hidden,)
         if self.use_post_ffw_norm:
@@ -138,6 +166,69 @@ class GemmaConfig:
             total += size
         return total
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gemma3Config(GemmaConfig):
+    """Dimensions and switches of Gemma 3's text model, under KerasHub's names.
+
+    Five local layers precede each global one. `intermediate_dim` is the feed-forward
+    width itself, once, as in KerasHub's files of Gemma 3.
+
+    Source: Gemma 3 report, arXiv 2503.19786, section 2.
+    """
+
+    architecture: ClassVar[Architecture] = "gemma3"
+
+    use_query_key_norm: bool = True  # type: ignore[misc]  # fixed for Gemma 1 and 2
+    sliding_window_size: int = 1024
+    local_rope_scaling_factor: float = 1.0
+    global_rope_scaling_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("local_rope_scaling_factor", "global_rope_scaling_factor"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name} must be positive, received {getattr(self, name)!r}"
+                )
+
+    def _check_intermediate_dim(self) -> None:
+        """Any width will do: it is not halved."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the constructor's arguments; those of vision are off."""
+        return {**super().to_mapping(), **TEXT_ONLY}
+
+    @property
+    def ffw_dim(self) -> int:
+        """Width of one feed-forward branch."""
+        return self.intermediate_dim
+
+    @property
+    def attention_pattern(self) -> tuple[AttentionKind, ...]:
+        """Kinds of attention in one period of layers, first layer first."""
+        if not self.use_sliding_window_attention:
+            return ("global",)
+        return ("local", "local", "local", "local", "local", "global")
+
+    def rope(self, kind: AttentionKind) -> Rope:
+        """Return the rotary positions of layers of a kind."""
+        if kind == "local":
+            return Rope(10_000.0, self.local_rope_scaling_factor)
+        return Rope(1_000_000.0, self.global_rope_scaling_factor)
+
+
+TEXT_ONLY: Mapping[str, Any] = MappingProxyType(
+    {
+        "image_size": None,
+        "vision_encoder": None,
+        "use_bidirectional_attention": False,
+        "is_embedding_model": False,
+        "pooling_intermediate_dim": None,
+        "embedding_dim": None,
+    }
+)
+"""Arguments of KerasHub's Gemma 3 that a causal text model has one value for."""
 
 _POSITIVE = (
     "vocabulary_size",
