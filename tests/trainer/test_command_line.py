@@ -78,6 +78,36 @@ def test_a_wrong_word_costs_two_seconds_one_screen_and_no_trace(trainer, tmp_pat
     assert min(seconds) < MESSAGE_SECONDS
 
 
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["lora.targets=[qery]"], "lora.targets=[query]"),
+        (["tracker=wandb", "tracker.mode=online"], "run `wandb login` once"),
+        (["mesh=[2,4]"], "mesh=2x4"),
+    ],
+)
+def test_what_can_be_known_is_told_before_jax_is_imported(
+    repository, tmp_path, words, fix
+):
+    code = (
+        "import sys, trainer.__main__ as m\n"
+        "try: m.main()\n"
+        "finally: print([n for n in ('jax', 'keras', 'wandb') if n in sys.modules])"
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=tmp_path,
+        env={**kept, "PYTHONPATH": str(repository), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert fix in done.stderr
+    assert done.stdout.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_debug_shows_the_traceback(trainer):
     done = trainer("debug=true", "seed=x")
     assert done.returncode == 2

@@ -2,20 +2,24 @@
 
 Turns a typed configuration into a list of problems, all of them at once. It refuses
 to look at devices, files or models: those checks are with the code that opens them.
+Of this machine it asks one thing, whether there is a key for W&B, so that a run which
+cannot begin says so before JAX is imported.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 from collections.abc import Iterator
 
 from trainer.config.choices import groups
 from trainer.config.errors import ConfigError, ConfigErrors
-from trainer.config.limits import value_problems
+from trainer.config.limits import PROJECTIONS, value_problems
 from trainer.config.mesh_shape import check_batch, check_devices, parse_shape
 from trainer.config.schema import RunConfig
 from trainer.config.spelling import listing, nearest
+from trainer.config.wandb_mode import choose_mode
 
 __all__ = ["ConfigError", "ConfigErrors", "check", "find_problems", "raise_problems"]
 
@@ -55,6 +59,7 @@ def find_problems(config: RunConfig) -> list[ConfigError]:
         *_data_problems(config),
         *_lora_problems(config),
         *_run_problems(config),
+        *_tracker_problems(config),
     ]
     return values + [problem for problem in together if problem.key not in wrong]
 
@@ -149,6 +154,14 @@ def _lora_problems(config: RunConfig) -> Iterator[ConfigError]:
             received="[]",
             fix="lora.targets=[query,value], or lora=none for full fine-tuning",
         )
+    meant = [_meant_target(pattern) for pattern in lora.targets]
+    if lora.rank > 0 and meant != lora.targets:
+        yield ConfigError(
+            key="lora.targets",
+            expected=f"patterns that match some of {listing(PROJECTIONS)}",
+            received=f"[{','.join(lora.targets)}]",
+            fix=f"lora.targets=[{','.join(dict.fromkeys(meant))}]",
+        )
     if lora.rank == 0 and lora.path:
         yield ConfigError(
             key="lora.path",
@@ -167,14 +180,29 @@ def _run_problems(config: RunConfig) -> Iterator[ConfigError]:
             received=name,
             fix=f"run.name={re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.')}",
         )
-    unwritten = "preset" in config.tracker.upload and not config.artifacts.preset
-    if config.tracker.name == "wandb" and unwritten:
+
+
+def _tracker_problems(config: RunConfig) -> Iterator[ConfigError]:
+    if config.tracker.name != "wandb" or config.task != "train":
+        return
+    if "preset" in config.tracker.upload and not config.artifacts.preset:
         yield ConfigError(
             key="tracker.upload",
             expected="no preset, since artifacts.preset=false does not write it",
             received=f"[{','.join(config.tracker.upload)}]",
             fix="artifacts.preset=true, or tracker.upload=[lora]",
         )
+    try:
+        choose_mode(config.tracker.mode)
+    except ConfigError as error:
+        yield error
+
+
+def _meant_target(pattern: str) -> str:
+    """Return a pattern that selects projections, or else the nearest name of one."""
+    if fnmatch.filter(PROJECTIONS, pattern):
+        return pattern
+    return nearest(pattern, PROJECTIONS) or PROJECTIONS[0]
 
 
 def _missing(key: str, expected: str, example: str) -> ConfigError:

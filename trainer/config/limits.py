@@ -34,6 +34,15 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "resume": ("auto", "never", "must"),
 }
 UPLOADS = ("lora", "preset")
+PROJECTIONS = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "ffw_gating",
+    "ffw_gating_2",
+    "ffw_linear",
+)  # those of gemma.lora, which imports nothing of ours and is not imported here
 
 _AT_LEAST = {
     "device.simulated": 0,

@@ -59,6 +59,8 @@ def _group_problem(override: Override) -> ConfigError | None:
     options = groups()[override.key]
     for value in override.values:
         chosen = value if isinstance(value, list) else [value]
+        if override.key == "mesh":
+            chosen = [value]  # mesh=[2,4] is one mesh, spelled otherwise
         for option in chosen:
             if typed_again(option) not in options:
                 return _wrong_option(override.key, typed_again(option), options)
@@ -93,6 +95,8 @@ def _value_problem(override: Override) -> ConfigError | None:
         if isinstance(value, str) and "${" in value:
             continue  # an interpolation: its type shows when it is composed
         try:
+            if override.key == "mesh.shape" and value != "auto":
+                parse_shape(typed_again(value))
             assign(config, override.key, value, origin="command line")
         except ConfigError as error:
             return error

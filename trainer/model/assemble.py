@@ -7,8 +7,6 @@ and trainable weights lie in one state tree, the Keras backbone stays empty.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import fnmatch
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding
 from gemma.abstract import build_abstract, is_abstract
 from gemma.adapters import Adapter, read_lora
 from gemma.backbones.backbone import Backbone
-from gemma.backbones.gemma_backbone import GemmaBackbone
-from gemma.lora import PROJECTIONS, LoraSettings, lora_settings
+from gemma.backbones.families import backbone_class
+from gemma.lora import LoraSettings, lora_settings
 from gemma.presets import Preset, PresetFileError
 from gemma.stacked import Stacked, StackedVariable
 from trainer.config.errors import ConfigError, PresetError
@@ -141,26 +139,18 @@ def adapter_settings(
     A file brings its own rank, alpha, targets and form.
 
     Raises:
-        ConfigError: A pattern selects no projection, or the file's name is wrong.
+        ConfigError: The file's name is wrong.
         PresetError: The file is missing, damaged or another model's.
     """
     if config.rank == 0:
         return None, None
-    try:
-        settings = lora_settings(
-            config.rank,
-            alpha=config.alpha,
-            targets=config.targets,
-            factorisation=config.factorisation,
-            dropout=config.dropout,
-        )
-    except ValueError as error:
-        raise ConfigError(
-            key="lora.targets",
-            expected=f"patterns that match {', '.join(PROJECTIONS)}",
-            received=str(config.targets),
-            fix=f"lora.targets=[{','.join(_nearest(config.targets))}]",
-        ) from error
+    settings = lora_settings(
+        config.rank,
+        alpha=config.alpha,
+        targets=config.targets,
+        factorisation=config.factorisation,
+        dropout=config.dropout,
+    )
     if config.path is None:
         return settings, None
     adapter = _read_adapter(config.path, preset)
@@ -192,18 +182,10 @@ def _read_adapter(path: str, preset: Preset) -> Adapter:
         ) from error
 
 
-def _nearest(patterns: Iterable[str]) -> list[str]:
-    """Return the patterns with the nearest projection for each that selects none."""
-    return [
-        pattern
-        if fnmatch.filter(PROJECTIONS, pattern)
-        else (difflib.get_close_matches(pattern, PROJECTIONS, 1) or ["query"])[0]
-        for pattern in patterns
-    ]
-
-
 def _backbone(preset: Preset, policy: str, lora: LoraSettings | None) -> Backbone:
-    backbone = GemmaBackbone(**preset.config.to_mapping(), dtype=policy)
+    backbone = backbone_class(preset.config)(
+        **preset.config.to_mapping(), dtype=policy
+    )
     if lora:
         backbone.enable_lora(
             lora.rank,

@@ -20,9 +20,9 @@ from etils import epath
 from trainer import storage
 from trainer.config.errors import ConfigError, Preempted
 from trainer.config.schema import TrackerConfig
+from trainer.config.wandb_mode import choose_mode
 from trainer.tracking.lines import as_number
 from trainer.tracking.tracker import Artifact, Lineage, Sample
-from trainer.tracking.wandb_mode import choose_mode
 
 RUN_ID = "wandb-id"
 _AUTO_TIMEOUT_SECONDS = 30.0

@@ -7,7 +7,7 @@ import pytest
 from trainer.__main__ import compose
 from trainer.config.checks import ConfigError, ConfigErrors, check, find_problems
 from trainer.config.keys import all_keys
-from trainer.config.limits import CHOICES
+from trainer.config.limits import CHOICES, PROJECTIONS
 from trainer.config.schema import RunConfig
 
 CASES = [
@@ -18,6 +18,8 @@ CASES = [
     ("preset.dtype=bf16", "preset.dtype", "float32", "preset.dtype=bfloat16"),
     ("mesh=1by8", "mesh.shape", "batch x model", "mesh=1x8"),
     ("mesh=8", "mesh.shape", "batch x model", "mesh=1x8 or mesh=8x1"),
+    ("mesh=[2,4]", "mesh.shape", "batch x model", "mesh=2x4"),
+    ("mesh.shape=[2,4]", "mesh.shape", "batch x model", "mesh=2x4"),
     ("mesh=0x8", "mesh.shape", "batch x model", "mesh=auto"),
     ("mesh=atuo", "mesh.shape", "auto", "mesh=auto"),
     ("mesh=32x1", "trainer.microbatch_size", "(32)", "trainer.global_batch_size=32"),
@@ -36,6 +38,7 @@ CASES = [
     ("lora.dropout=1", "lora.dropout", "below 1", "lora.dropout=0.0"),
     ("lora.targets=query", "lora.targets", "a list", "lora.targets=[query,value]"),
     ("lora.targets=[]", "lora.targets", "at least one", "[query,value]"),
+    ("lora.targets=[qery,ffw_*]", "lora.targets", "ffw_linear", "=[query,ffw_*]"),
     ("optimizer=adam", "optimizer", "adamw, sgd", "optimizer=adamw"),
     ("learning_rate=1", "learning_rate", "optimizer", "optimizer.learning_rate=1"),
     ("lr=1", "lr", "optimizer", "optimizer.learning_rate=1"),
@@ -109,6 +112,16 @@ def test_a_wrong_combination_is_told(words, key, expected, fix):
     assert caught.value.key == key
     assert expected in caught.value.expected
     assert fix in caught.value.fix
+
+
+def test_projections_are_those_of_the_model():
+    from gemma.lora import PROJECTIONS as OF_THE_MODEL
+
+    assert PROJECTIONS == OF_THE_MODEL
+
+
+def test_only_adapters_that_are_made_need_targets():
+    check(compose(["lora=none", "lora.targets=[qery]"]))
 
 
 def test_several_problems_are_told_at_once():

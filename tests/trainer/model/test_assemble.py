@@ -110,12 +110,6 @@ def test_an_adapter_file_brings_its_own_settings(golden, repository):
     assert np.array_equal(stacked[1], adapter.arrays[name])
 
 
-def test_targets_that_select_nothing_get_the_nearest_name(golden):
-    with pytest.raises(ConfigError, match="lora.targets") as error:
-        adapter_settings(LoraConfig(targets=["qery", "ffw_*"]), golden)
-    assert error.value.fix == "lora.targets=[query,ffw_*]"
-
-
 def test_an_adapter_file_of_another_name_or_place_is_named(golden):
     with pytest.raises(ConfigError, match="ends in .lora.h5"):
         adapter_settings(LoraConfig(path="adapter.h5"), golden)

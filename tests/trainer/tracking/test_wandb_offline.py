@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from trainer import storage
-from trainer.config.errors import ConfigError
 from trainer.config.schema import TrackerConfig
 from trainer.tracking import Artifact, Lineage, Sample, open_tracker, read_events
-from trainer.tracking.wandb_mode import choose_mode, has_key
 
 _spec = importlib.util.spec_from_file_location(
     "wandb_files", Path(__file__).with_name("wandb_files.py")
@@ -166,24 +164,6 @@ def test_inputs_are_an_event_whatever_the_tracker(tmp_path):
     ).close()
     (event,) = read_events(tmp_path, "inputs")
     assert [item["name"] for item in event["inputs"]] == ["gemma2_tiny_en", "wordnet"]
-
-
-def test_the_mode_follows_key_and_wish(tmp_path):
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine api.wandb.ai login user password key\n")
-    assert choose_mode("auto", {"NETRC": "/none"}) == "offline"
-    assert choose_mode("auto", {"WANDB_API_KEY": "key"}) == "online"
-    assert choose_mode("auto", {"NETRC": str(netrc)}) == "online"
-    assert (
-        choose_mode("auto", {"NETRC": str(netrc), "WANDB_MODE": "offline"}) == "offline"
-    )
-    assert choose_mode("offline", {"WANDB_API_KEY": "key"}) == "offline"
-    assert not has_key({"NETRC": str(netrc), "WANDB_BASE_URL": "http://localhost:1"})
-
-
-def test_online_without_a_key_is_refused_before_wandb_can_ask():
-    with pytest.raises(ConfigError, match="run `wandb login` once"):
-        choose_mode("online", {"NETRC": "/none"})
 
 
 def test_jsonl_runs_never_import_wandb(tmp_path):
