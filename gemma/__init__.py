@@ -13,6 +13,8 @@ from typing import Any
 
 _HOMES = {
     "Backbone": "gemma.backbones.backbone",
+    "Gemma3Backbone": "gemma.backbones.gemma3_backbone",
+    "Gemma3Config": "gemma.config",
     "GemmaBackbone": "gemma.backbones.gemma_backbone",
     "GemmaCausalLM": "gemma.causal_lm",
     "GemmaCausalLMPreprocessor": "gemma.preprocessors",

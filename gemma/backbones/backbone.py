@@ -1,44 +1,48 @@
-"""`Backbone`: what every Gemma backbone can do with presets and adapters.
+"""`Backbone`: what every Gemma backbone can do with presets and meshes.
 
-Turns a preset into a Keras model and back. It knows no architecture: subclasses build
-the layers, `gemma.presets` and `gemma.adapters` know the files.
+Turns a preset into a Keras model and back. It knows no architecture: subclasses name
+the dimensions, `gemma.presets` knows the files, `gemma.layout` the meshes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from gemma.adapters import read_lora, write_lora
+from gemma.backbones.adapter_methods import AdapterMethods
+from gemma.backbones.assembly import DType
 from gemma.config import GemmaConfig
 from gemma.layers.decoder_block import GemmaDecoderBlock
 from gemma.layers.token_embedding import ReversibleEmbedding
-from gemma.lora import Factorisation, LoraSettings, lora_settings
+from gemma.layout import gemma_layout_map
+from gemma.lora import LoraSettings
 from gemma.presets import (
     BUILT_IN,
     BuiltIn,
     Preset,
+    PresetFileError,
     check_whole,
     open_preset,
     write_preset,
 )
 
-DType = str | keras.DTypePolicy | None
-"""Name of a dtype or policy, or a policy; None is Keras's global one."""
-
 
 class BuiltInPresets:
-    """Class attribute that shows the built-in presets by name, a new dict each time."""
+    """Class attribute that shows a class's built-in presets, a new dict each time."""
 
-    def __get__(self, instance: object, owner: type) -> dict[str, BuiltIn]:
-        """Return the table by name."""
-        return dict(BUILT_IN)
+    def __get__(self, instance: object, owner: type[Backbone]) -> dict[str, BuiltIn]:
+        """Return those that the class can build, by name; all for the base class."""
+        return {
+            name: preset
+            for name, preset in BUILT_IN.items()
+            if owner.builds(preset.config)
+        }
 
 
-class Backbone(keras.Model):
+class Backbone(AdapterMethods, keras.Model):
     """A Gemma text model up to its hidden states, as a Functional Keras model.
 
     Attributes:
@@ -49,6 +53,8 @@ class Backbone(keras.Model):
     """
 
     presets = BuiltInPresets()
+    config_class: type[GemmaConfig] | None = None
+    """Of the models that a subclass builds; the base class builds all."""
 
     def __init__(
         self,
@@ -71,6 +77,11 @@ class Backbone(keras.Model):
         self.lora: LoraSettings | None = None
         self.vocabulary: bytes | None = None
 
+    @classmethod
+    def builds(cls, config: GemmaConfig) -> bool:
+        """Return whether this class, and not another one, computes `config`."""
+        return cls.config_class in (None, type(config))
+
     @property
     def token_embedding(self) -> ReversibleEmbedding:
         """The embedding layer; called with `reverse=True` it gives the logits."""
@@ -90,16 +101,33 @@ class Backbone(keras.Model):
                 as `dtype` and `trainable`.
 
         Raises:
-            PresetFileError: The preset is unknown or damaged, or its weights do not
-                fit the arguments.
+            PresetFileError: The preset is unknown or damaged, of another class, or
+                its weights do not fit the arguments.
         """
         opened = open_preset(preset)
         arguments = {"dtype": opened.dtype, **opened.config.to_mapping(), **kwargs}
-        backbone = _backbone_class(cls)(**arguments)
+        backbone = cls._class_for(opened)(**arguments)
         if load_weights:
             backbone.load_arrays(opened)
         backbone.vocabulary = opened.vocabulary()
         return backbone
+
+    @classmethod
+    def _class_for(cls, preset: Preset) -> type[Backbone]:
+        """Return the class that builds a preset: this one or a subclass of it."""
+        from gemma.backbones.families import backbone_class  # subclasses of this
+
+        built_by = backbone_class(preset.config)
+        if issubclass(cls, built_by):
+            return cls
+        if not issubclass(built_by, cls):
+            raise PresetFileError(
+                preset.name,
+                expected=f"a preset of {cls.__name__}",
+                received=f"one of {built_by.__name__}",
+                fix=f"call {built_by.__name__}.from_preset or Backbone.from_preset",
+            )
+        return built_by
 
     def load_arrays(self, preset: Preset) -> None:
         """Assign every weight from the preset's files, cast to the model's dtype.
@@ -142,105 +170,40 @@ class Backbone(keras.Model):
         variables = {v.path: v for v in self._weight_variables()}
         return np.asarray(variables[path].value)
 
-    def enable_lora(
-        self,
-        rank: int,
-        target_layer_names: Iterable[str] | None = None,
+    @classmethod
+    def get_layout_map(
+        cls,
+        device_mesh: keras.distribution.DeviceMesh,
+        model_parallel_dim_name: str = "model",
+        data_parallel_dim_name: str = "batch",
         *,
-        lora_alpha: float | None = None,
-        factorisation: Factorisation = "per_head",
-        dropout: float = 0.0,
-    ) -> None:
-        """Freeze all weights and add trainable adapters of the given rank.
+        config: GemmaConfig | None = None,
+    ) -> keras.distribution.LayoutMap:
+        """Return the layout of every variable on `device_mesh`.
 
         Args:
-            rank: Inner dimension.
-            target_layer_names: fnmatch patterns of projections
-                (`gemma.lora.PROJECTIONS`); query and value by default.
-            lora_alpha: Adapters are scaled by lora_alpha / rank; `rank` by default.
-            factorisation: `per_head` as Keras, or `shared` as PEFT.
-            dropout: On the adapters' inputs, while training.
+            device_mesh: Mesh to lay out on.
+            model_parallel_dim_name: Axis that splits heads, vocabulary and
+                feed-forward.
+            data_parallel_dim_name: Axis that splits the batch, and the other large
+                dim of every weight.
+            config: Dimensions to fit the splits to. Without it the map learns them
+                from the backbone that is built under it.
 
         Raises:
-            ValueError: Adapters exist already, or a setting is impossible.
+            ValueError: `device_mesh` is no mesh, or lacks one of the two axes.
         """
-        if self.lora is not None:
-            raise ValueError(
-                f"the backbone has adapters of rank {self.lora.rank} already; "
-                "build a new one for others"
-            )
-        settings = lora_settings(
-            rank,
-            alpha=lora_alpha,
-            targets=target_layer_names,
-            factorisation=factorisation,
-            dropout=dropout,
+        return gemma_layout_map(
+            device_mesh, model_parallel_dim_name, data_parallel_dim_name, config=config
         )
-        for layer in self._flatten_layers(include_self=False):
-            layer.trainable = False
-        for block in self.blocks:
-            _enable_block_lora(block, settings)
-        self.lora = settings
-
-    def save_lora_weights(self, filepath: str) -> None:
-        """Write the adapters as KerasHub's `.lora.h5`, with `adapter.json` beside it.
-
-        Raises:
-            ValueError: There are no adapters, or the name ends otherwise.
-        """
-        if self.lora is None:
-            raise ValueError("there are no adapters to save; call enable_lora first")
-        arrays = {v.path: np.asarray(v.value) for v in self._adapter_variables()}
-        write_lora(
-            filepath,
-            arrays,
-            config=self.gemma_config,
-            rank=self.lora.rank,
-            alpha=self.lora.alpha,
-            targets=self.lora.targets,
-            factorisation=self.lora.factorisation,
-        )
-
-    def load_lora_weights(self, filepath: str) -> None:
-        """Read adapters from a `.lora.h5`; add them first where there are none.
-
-        Raises:
-            PresetFileError: The file is damaged or belongs to another model.
-            ValueError: Rank, targets or factorisation differ from the model's.
-        """
-        adapter = read_lora(filepath, self.gemma_config)
-        if self.lora is None:
-            self.enable_lora(
-                adapter.rank,
-                adapter.targets,
-                lora_alpha=adapter.alpha,
-                factorisation=adapter.factorisation,
-            )
-        elif self.lora.rank != adapter.rank:
-            raise ValueError(
-                f"ranks must match: the model's adapters have rank {self.lora.rank}, "
-                f"{filepath} has rank {adapter.rank}"
-            )
-        ours = (self.lora.targets, self.lora.factorisation)
-        if ours != (adapter.targets, adapter.factorisation):
-            raise ValueError(
-                f"targets and factorisation must match: the model adapts "
-                f"{', '.join(ours[0])} ({ours[1]}), {filepath} adapts "
-                f"{', '.join(adapter.targets)} ({adapter.factorisation})"
-            )
-        variables = {v.path: v for v in self._adapter_variables()}
-        # the file's own scale alpha / rank may differ from the model's
-        rescale = adapter.alpha / adapter.rank / self.lora.scale
-        for path, variable in variables.items():
-            factor = rescale if path.endswith("lora_kernel_b") else 1.0
-            variable.assign(adapter.arrays[path] * factor)
 
     def get_config(self) -> dict[str, Any]:
-        """Return name, trainable and dtype; subclasses add their dimensions."""
+        """Return the constructor's arguments."""
         return {
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            **self.gemma_config.to_mapping(),
         }
 
     @classmethod
@@ -253,29 +216,3 @@ class Backbone(keras.Model):
 
     def _weight_variables(self) -> list[keras.Variable]:
         return [v for v in self.weights if "/lora_kernel_" not in v.path]
-
-    def _adapter_variables(self) -> list[keras.Variable]:
-        return [v for v in self.weights if "/lora_kernel_" in v.path]
-
-
-def _enable_block_lora(block: GemmaDecoderBlock, settings: LoraSettings) -> None:
-    generator = block.add_seed_generator() if settings.dropout else None
-    for name, projection in block.projections().items():
-        if name not in settings.targets:
-            continue
-        projection.trainable = True
-        projection.enable_lora(
-            settings.rank,
-            settings.alpha,
-            factorisation=settings.factorisation,
-            dropout=settings.dropout,
-            seed_generator=generator,
-        )
-
-
-def _backbone_class(cls: type[Backbone]) -> type[Backbone]:
-    if cls is not Backbone:
-        return cls
-    from gemma.backbones.gemma_backbone import GemmaBackbone  # a subclass of this
-
-    return GemmaBackbone

@@ -1,32 +1,14 @@
 """`GemmaBackbone`: Gemma 1, CodeGemma, Gemma 2 and ShieldGemma as a Keras model.
 
-Turns KerasHub's constructor arguments into a Functional model and a layout. It refuses
-to know files (`Backbone`) and how its layers compute (`gemma.layers`).
+Turns KerasHub's constructor arguments into a Functional model. It refuses to know files
+and layouts (`Backbone`) and how its layers compute (`gemma.layers`).
 """
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import keras
-
-from gemma.backbones.backbone import Backbone, DType
+from gemma.backbones.assembly import DType, build_layers
+from gemma.backbones.backbone import Backbone
 from gemma.config import GemmaConfig
-from gemma.layers.decoder_block import GemmaDecoderBlock
-from gemma.layers.rms_normalization import RMSNormalization
-from gemma.layers.token_embedding import ReversibleEmbedding
-from gemma.layout import LearningLayoutMap, gemma_layout_map
-
-
-class EmbeddingScale(keras.layers.Layer):
-    """Multiply embeddings by the square root of their dim, in the compute dtype."""
-
-    def call(self, x: jax.Array) -> jax.Array:
-        """Scale x [batch, seq, hidden]."""
-        return x * jnp.asarray(x.shape[-1] ** 0.5, x.dtype)
 
 
 class GemmaBackbone(Backbone):
@@ -68,6 +50,8 @@ class GemmaBackbone(Backbone):
         backbone({"token_ids": ids, "padding_mask": mask})
     """
 
+    config_class = GemmaConfig
+
     def __init__(
         self,
         vocabulary_size: int,
@@ -107,82 +91,4 @@ class GemmaBackbone(Backbone):
             layer_norm_epsilon=layer_norm_epsilon,
             dropout=dropout,
         )
-        _teach_layout_map(config)
-        super().__init__(**_build_layers(config, dtype), dtype=dtype, **kwargs)
-
-    @classmethod
-    def get_layout_map(
-        cls,
-        device_mesh: keras.distribution.DeviceMesh,
-        model_parallel_dim_name: str = "model",
-        data_parallel_dim_name: str = "batch",
-        *,
-        config: GemmaConfig | None = None,
-    ) -> keras.distribution.LayoutMap:
-        """Return the layout of every variable on `device_mesh`.
-
-        Args:
-            device_mesh: Mesh to lay out on.
-            model_parallel_dim_name: Axis that splits heads, vocabulary and
-                feed-forward.
-            data_parallel_dim_name: Axis that splits the batch, and the other large
-                dim of every weight.
-            config: Dimensions to fit the splits to. Without it the map learns them
-                from the backbone that is built under it.
-
-        Raises:
-            ValueError: `device_mesh` is no mesh, or lacks one of the two axes.
-        """
-        return gemma_layout_map(
-            device_mesh, model_parallel_dim_name, data_parallel_dim_name, config=config
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, in the order of KerasHub's files."""
-        config = super().get_config()
-        return {**config, **dataclasses.asdict(self.gemma_config)}
-
-
-def _build_layers(config: GemmaConfig, dtype: DType) -> dict[str, Any]:
-    """Return the layers, connected from inputs to outputs, as `Backbone` takes them."""
-    embedding = ReversibleEmbedding(
-        config.vocabulary_size,
-        config.hidden_dim,
-        embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
-        logit_soft_cap=config.final_logit_soft_cap,
-        dtype=dtype,
-        name="token_embedding",
-    )
-    blocks = [
-        GemmaDecoderBlock(
-            config,
-            config.attention_kind(layer),
-            dtype=dtype,
-            name=f"decoder_block_{layer}",
-        )
-        for layer in range(config.num_layers)
-    ]
-    norm = RMSNormalization(
-        config.layer_norm_epsilon, dtype=dtype, name="final_normalization"
-    )
-    token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-    padding_mask = keras.Input((None,), dtype="int32", name="padding_mask")
-    x = EmbeddingScale(dtype=dtype, name="embedding_scale")(embedding(token_ids))
-    for block in blocks:
-        x = block(x, padding_mask=padding_mask)
-    return {
-        "inputs": {"token_ids": token_ids, "padding_mask": padding_mask},
-        "outputs": norm(x),
-        "config": config,
-        "embedding": embedding,
-        "blocks": blocks,
-    }
-
-
-def _teach_layout_map(config: GemmaConfig) -> None:
-    """Tell the dimensions to our layout map, if the model is built under one."""
-    distribution = keras.distribution.distribution()
-    if isinstance(distribution, keras.distribution.ModelParallel):
-        layout_map = distribution._layout_map  # Keras 3.15 shows it in no other way
-        if isinstance(layout_map, LearningLayoutMap):
-            layout_map.learn(config)
+        super().__init__(**build_layers(config, dtype), dtype=dtype, **kwargs)

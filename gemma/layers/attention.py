@@ -1,7 +1,8 @@
 """Gemma's grouped attention: projections, rotary positions, scores, output.
 
-Variables are those of KerasHub's `CachedGemmaAttention`: `query`, `key`, `value` and
-`attention_output`, attributes `query_dense` and so on, in its order of creation.
+Variables are those of KerasHub's `CachedGemmaAttention` and `CachedGemma3Attention`:
+`query`, `key`, `value`, `attention_output`, in Gemma 3 `query_norm` and `key_norm` too;
+attributes `query_dense` and so on, in its order of creation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import keras
 from gemma.config import AttentionKind, GemmaConfig
 from gemma.layers.dot_product import attend, visible_keys
 from gemma.layers.projection import Projection
+from gemma.layers.rms_normalization import RMSNormalization
 from gemma.layers.rotary import rotate
 
 Cache = tuple[jax.Array, jax.Array]
@@ -28,6 +30,7 @@ class CachedGemmaAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config
         self.window = config.sliding_window_size if kind == "local" else None
+        self.rope = config.rope(kind)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the four projections; initialisers as in KerasHub (normal, 0.02)."""
@@ -40,6 +43,9 @@ class CachedGemmaAttention(keras.layers.Layer):
         self.key_dense.build(input_shape)
         self.value_dense = self._projection("value", "bsd,kdh->bskh", kv_heads)
         self.value_dense.build(input_shape)
+        if config.use_query_key_norm:
+            self.query_norm = self._norm("query_norm", heads)
+            self.key_norm = self._norm("key_norm", kv_heads)
         self.output_dense = self._projection(
             "attention_output", "btnh,nhd->btd", (None, config.hidden_dim)
         )
@@ -56,6 +62,13 @@ class CachedGemmaAttention(keras.layers.Layer):
             dtype=self.dtype_policy,
             name=name,
         )
+
+    def _norm(self, name: str, shape: tuple[int | None, ...]) -> RMSNormalization:
+        norm = RMSNormalization(
+            self.config.layer_norm_epsilon, dtype=self.dtype_policy, name=name
+        )
+        norm.build(shape)
+        return norm
 
     def call(
         self,
@@ -84,8 +97,10 @@ class CachedGemmaAttention(keras.layers.Layer):
         query = self.query_dense(x, training=training)
         key = self.key_dense(x, training=training)
         value = self.value_dense(x, training=training)
-        query = rotate(query, positions, max_wavelength=10_000.0)
-        key = rotate(key, positions, max_wavelength=10_000.0)
+        if self.config.use_query_key_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query = rotate(query, positions, self.rope)
+        key = rotate(key, positions, self.rope)
         query = query * jnp.asarray(self.config.query_scale, query.dtype)
         if cache is None:
             index = jnp.arange(x.shape[1])[None]
@@ -104,6 +119,10 @@ class CachedGemmaAttention(keras.layers.Layer):
         soft_cap = self.config.attention_logit_soft_cap
         mixed = attend(query, key, value, visible, soft_cap=soft_cap)
         return self.output_dense(mixed, training=training), (key, value)
+
+
+class CachedGemma3Attention(CachedGemmaAttention):
+    """The same attention under the name that Gemma 3's weight files spell."""
 
 
 def extend_cache(

@@ -11,7 +11,11 @@ import jax.numpy as jnp
 import keras
 
 from gemma.config import AttentionKind, GemmaConfig
-from gemma.layers.attention import Cache, CachedGemmaAttention
+from gemma.layers.attention import (
+    Cache,
+    CachedGemma3Attention,
+    CachedGemmaAttention,
+)
 from gemma.layers.projection import Projection
 from gemma.layers.rms_normalization import RMSNormalization
 from gemma.lora import PROJECTIONS
@@ -19,6 +23,8 @@ from gemma.lora import PROJECTIONS
 
 class GemmaDecoderBlock(keras.layers.Layer):
     """A block of Gemma 1 or 2; `config` says which norms it has."""
+
+    attention_class = CachedGemmaAttention
 
     def __init__(
         self, config: GemmaConfig, kind: AttentionKind = "global", **kwargs: object
@@ -34,7 +40,7 @@ class GemmaDecoderBlock(keras.layers.Layer):
         self.pre_attention_norm = self._norm("pre_attention_norm", input_shape)
         if config.use_post_attention_norm:
             self.post_attention_norm = self._norm("post_attention_norm", input_shape)
-        self.attention = CachedGemmaAttention(
+        self.attention = self.attention_class(
             config, self.kind, dtype=self.dtype_policy, name="attention"
         )
         self.attention.build(input_shape)
@@ -150,3 +156,9 @@ class GemmaDecoderBlock(keras.layers.Layer):
         if not training or not self.config.dropout:
             return x
         return keras.random.dropout(x, self.config.dropout, seed=self.seed_generator)
+
+
+class Gemma3DecoderBlock(GemmaDecoderBlock):
+    """A block of Gemma 3: queries and keys are normalised, RoPE depends on the kind."""
+
+    attention_class = CachedGemma3Attention
