@@ -57,6 +57,9 @@ class GemmaConfig:
     sliding_window_size: int = 4096
     layer_norm_epsilon: float = 1e-6
     dropout: float = 0.0
+    query_pre_attn_scalar: float | None = None
+    """Scale queries by its inverse square root; KerasHub has no name for it. None:
+    what `query_head_dim_normalize` says."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -74,6 +77,11 @@ class GemmaConfig:
         if self.head_dim % 2:
             raise ValueError(
                 f"head_dim must be even for rotary positions, received {self.head_dim}"
+            )
+        if self.query_pre_attn_scalar is not None and self.query_pre_attn_scalar <= 0:
+            raise ValueError(
+                "query_pre_attn_scalar must be positive, received "
+                f"{self.query_pre_attn_scalar!r}"
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), received {self.dropout!r}")
@@ -106,8 +114,11 @@ class GemmaConfig:
 
         Source: Gemma 2 report, section 2; 27B divides by hidden_dim / num_query_heads.
         """
-        per_head = self.hidden_dim // self.num_query_heads
-        width = self.head_dim if self.query_head_dim_normalize else per_head
+        width: float = self.hidden_dim // self.num_query_heads
+        if self.query_pre_attn_scalar is not None:
+            width = self.query_pre_attn_scalar
+        elif self.query_head_dim_normalize:
+            width = self.head_dim
         return 1.0 / math.sqrt(width)
 
     @property

@@ -50,6 +50,8 @@ class Gemma3Backbone(Backbone):
         embedding_dim: None; of embedding models.
         dtype: Keras dtype or policy of weights and computation; norms, softmax and
             logits are float32 always.
+        query_pre_attn_scalar: Scale queries by its inverse square root instead; for
+            models whose scale is neither of the two. KerasHub has no such argument.
 
     Raises:
         ValueError: A dimension is impossible, or the arguments describe a model of
@@ -86,6 +88,7 @@ class Gemma3Backbone(Backbone):
         pooling_intermediate_dim: None = None,
         embedding_dim: None = None,
         dtype: DType = None,
+        query_pre_attn_scalar: float | None = None,
         **kwargs: object,
     ) -> None:
         _check_text_only(
@@ -115,6 +118,7 @@ class Gemma3Backbone(Backbone):
             global_rope_scaling_factor=global_rope_scaling_factor,
             layer_norm_epsilon=layer_norm_epsilon,
             dropout=dropout,
+            query_pre_attn_scalar=query_pre_attn_scalar,
         )
         super().__init__(**build_layers(config, dtype), dtype=dtype, **kwargs)
 

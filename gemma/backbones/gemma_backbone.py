@@ -38,6 +38,8 @@ class GemmaBackbone(Backbone):
         dropout: After attention and feed-forward, while training.
         dtype: Keras dtype or policy of weights and computation; norms, softmax and
             logits are float32 always.
+        query_pre_attn_scalar: Scale queries by its inverse square root instead; for
+            models whose scale is neither of the two. KerasHub has no such argument.
 
     Raises:
         ValueError: A dimension is impossible; the message names the argument.
@@ -71,6 +73,7 @@ class GemmaBackbone(Backbone):
         layer_norm_epsilon: float = 1e-6,
         dropout: float = 0,
         dtype: DType = None,
+        query_pre_attn_scalar: float | None = None,
         **kwargs: object,
     ) -> None:
         config = GemmaConfig(
@@ -90,5 +93,6 @@ class GemmaBackbone(Backbone):
             sliding_window_size=sliding_window_size,
             layer_norm_epsilon=layer_norm_epsilon,
             dropout=dropout,
+            query_pre_attn_scalar=query_pre_attn_scalar,
         )
         super().__init__(**build_layers(config, dtype), dtype=dtype, **kwargs)
