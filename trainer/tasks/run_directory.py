@@ -16,13 +16,20 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from gemma.presets import PresetFileError
 from trainer import storage
 from trainer.config.compose import from_yaml, to_yaml
-from trainer.config.errors import ConfigError, DirectoryInUseError
+from trainer.config.errors import (
+    ConfigError,
+    DataError,
+    DirectoryInUseError,
+    PresetError,
+)
 from trainer.config.identity import Difference, check_resume, run_name
 from trainer.config.schema import RunConfig
 
 CONFIG, LOCK, DONE = "config.yaml", "LOCK", "done.json"
+REFUSALS = (ConfigError, DataError, PresetError, PresetFileError)
 
 
 class RunDirectory:
@@ -83,10 +90,14 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the directory; a lock of a process that is gone is taken over.
 
+        A run that is refused in a new directory, before its first checkpoint, takes
+        the directory with it: with what was wrong put right it is another run.
+
         Raises:
             DirectoryInUseError: A live process holds it.
         """
         lock = self.path / LOCK
+        is_new = not storage.list_names(self.path)
         owner = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -98,6 +109,10 @@ class RunDirectory:
             self._take_over(lock, owner)
         try:
             yield
+        except REFUSALS:
+            if is_new and not storage.list_names(self.checkpoints):
+                storage.remove(self.path)
+            raise
         finally:
             storage.remove(lock)
 

@@ -65,9 +65,9 @@ def run_training(
         data = session.open_data()
         with directory.locked():
             changes = directory.admit(config)
+            run = Run(session, data, directory, screen, stop, finish)
             directory.forget_done()
             directory.write_config(config)
-            run = Run(session, data, directory, screen, stop, finish)
             if changes and changes.allowed:
                 run.tracker.event("changed", {"keys": changes.allowed})
             return run.go()
@@ -100,20 +100,21 @@ class Run:
         self.screen, self.stop = screen, stop
         self.config = session.config
         self.data = data
-        self.store = Store(directory.checkpoints, self.config.checkpoint.keep_last)
-        self.tracker: Tracker = open_trackers(session, self.data, directory, screen)
         self.optimizer = build_optimizer(session)
         held_out = self.data.evaluation
         self.evaluator = Evaluator(session, held_out) if held_out else None
         self.samples = Samples(session, held_out)
+        # last, since they are to be closed: `go` does, whatever happens
+        self.tracker: Tracker = open_trackers(session, self.data, directory, screen)
         self.started = time.perf_counter()
 
     def go(self) -> int:
         """Do the whole run and return its exit code."""
         exit_code = BUG
+        kept = self.config.checkpoint.keep_last
         try:
-            exit_code = self._go()
-            self.store.close()
+            with Store(self.directory.checkpoints, kept) as self.store:
+                exit_code = self._go()
         except RunError as error:
             exit_code = error.exit_code
             raise

@@ -42,8 +42,8 @@ def open_tracker(
     if config.name == "wandb":
         from trainer.tracking.wandb_tracker import WandbTracker
 
-        trackers.append(
-            WandbTracker(
+        try:
+            wandb = WandbTracker(
                 config,
                 directory=directory,
                 name=name,
@@ -51,5 +51,8 @@ def open_tracker(
                 lineage=lineage,
                 say=say,
             )
-        )
+        except Exception:
+            log.close()
+            raise
+        trackers.append(wandb)
     return Trackers(*trackers)

@@ -60,7 +60,11 @@ class WandbTracker:
         self._environment = _Environment(WANDB_DATA_DIR=self._local("wandb", "data"))
         self._id = _run_id(self._directory)
         self._name = name
-        self._run = self._start({**settings, "inputs": self._lineage})
+        try:
+            self._run = self._start({**settings, "inputs": self._lineage})
+        except Exception:
+            self._environment.restore()
+            raise
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")  # W&B's own never goes back
         for item in lineage if self._online else ():

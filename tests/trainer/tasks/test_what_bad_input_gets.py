@@ -1,6 +1,7 @@
 """Bad rows, presets and directories: message and exit code, and nothing written."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_bad_row_is_named_by_file_and_line_without_its_content(ends, tmp_path)
     assert code == 3
     assert "rows.jsonl:2" in shown
     assert "a secret" not in shown
-    assert not (tmp_path / "x").exists() or not list((tmp_path / "x").iterdir())
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_bad_row_can_be_skipped(ends, tmp_path):
@@ -66,6 +67,7 @@ def test_a_damaged_preset_is_found_before_training(ends, repository, tmp_path):
     code, shown = ends(f"preset.name={preset}", "run.name=x")
     assert code == 4
     assert "model.weights.h5" in shown
+    assert not (tmp_path / "x").exists(), "a mended preset would be another run"
 
 
 def test_a_preset_without_tokenizer_cannot_train(ends, repository, tmp_path):
@@ -82,6 +84,28 @@ def test_a_wrong_mesh_names_those_that_fit(ends):
     assert code == 2
     assert "mesh=8x1 or mesh=4x2" in shown
     assert "device.simulated=3" in shown
+
+
+def test_a_key_that_the_server_refuses_leaves_nothing_behind(
+    ends, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    code, shown = ends("tracker=wandb", "tracker.mode=online", "run.name=x")
+    assert code == 2
+    assert "takes the key" in shown
+    assert not (tmp_path / "x").exists()
+    assert "WANDB_DATA_DIR" not in os.environ
+
+
+def test_a_refused_run_takes_nothing_with_it_that_was_there(ends, tmp_path):
+    (tmp_path / "x").mkdir()
+    mine = tmp_path / "x" / "mine.txt"
+    mine.write_text("kept")
+    code, _ = ends("data.sequence_length=8", "data.eval_rows=1", "run.name=x")
+    assert code == 3
+    assert mine.read_text() == "kept"
+    assert not (tmp_path / "x" / "LOCK").exists()
 
 
 def test_rows_that_changed_stop_a_run_that_goes_on(runs, tmp_path):
