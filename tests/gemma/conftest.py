@@ -29,6 +29,15 @@ GEMMA2 = {
     "use_sliding_window_attention": True,
     "sliding_window_size": 4,
 }
+GEMMA3 = {
+    "image_size": None,
+    "use_post_ffw_norm": True,
+    "use_post_attention_norm": True,
+    "use_sliding_window_attention": True,
+    "sliding_window_size": 4,
+    "global_rope_scaling_factor": 8.0,
+}
+EXTRA = {"gemma": {}, "gemma2": GEMMA2, "gemma3": GEMMA3}
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
@@ -48,8 +57,7 @@ def arguments():
     """Return the constructor's arguments of a small model of one family."""
 
     def choose(family="gemma2", **changes):
-        extra = GEMMA2 if family == "gemma2" else {}
-        return SMALL | {"num_layers": 2} | extra | changes
+        return SMALL | {"num_layers": 2} | EXTRA[family] | changes
 
     return choose
 
@@ -60,10 +68,11 @@ def build(arguments):
 
     Models are kept between tests: change one only after asking for `fresh=True`.
     """
-    from gemma import GemmaBackbone
+    from gemma import Gemma3Backbone, GemmaBackbone
 
     def new(family="gemma2", num_layers=3, **changes):
-        backbone = GemmaBackbone(**arguments(family, num_layers=num_layers, **changes))
+        chosen = Gemma3Backbone if family == "gemma3" else GemmaBackbone
+        backbone = chosen(**arguments(family, num_layers=num_layers, **changes))
         _randomise(backbone)
         return backbone
 
