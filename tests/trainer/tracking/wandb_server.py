@@ -8,6 +8,7 @@ import gzip
 import http.server
 import json
 import re
+import sys
 import threading
 
 PROJECT = {
@@ -34,8 +35,7 @@ class WandbServer:
         self.used, self.uploads, self.ends = [], {}, []
         self.resumed, self.preempted = [], []
         handler = type("Handler", (_Handler,), {"server_state": self})
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
@@ -170,6 +170,14 @@ class WandbServer:
 
     def _place(self, name):
         return f"{self.url}/storage/{name}"
+
+
+class _Http(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # a client that was killed
+            super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
