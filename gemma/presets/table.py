@@ -12,9 +12,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from gemma.config import GemmaConfig
+from gemma.config import Gemma3Config, GemmaConfig
+
+Config = TypeVar("Config", bound=GemmaConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,50 +45,54 @@ _GEMMA2 = _GEMMA | {
     "use_sliding_window_attention": True,
     "sliding_window_size": 4096,
 }
+_GEMMA3 = {
+    "vocabulary_size": 262_144,
+    "head_dim": 256,
+    "use_post_ffw_norm": True,
+    "use_post_attention_norm": True,
+    "use_sliding_window_attention": True,
+    "sliding_window_size": 512,
+}
+_GEMMA3_LONG = _GEMMA3 | {
+    "sliding_window_size": 1024,
+    "global_rope_scaling_factor": 8.0,
+}
+_27B = {"head_dim": 128, "query_head_dim_normalize": False}
+_TINY = {"vocabulary_size": 4096, "head_dim": 64, "sliding_window_size": 128}
 
 
 def _dimensions(
+    cls: type[Config],
     common: Mapping[str, Any],
     layers: int,
-    heads: int,
-    kv_heads: int,
+    heads: tuple[int, int],
     hidden: int,
-    ffw: int,
-    **changes: int | bool,
-) -> GemmaConfig:
-    return GemmaConfig(
-        **(
-            dict(common)
-            | {
-                "num_layers": layers,
-                "num_query_heads": heads,
-                "num_key_value_heads": kv_heads,
-                "hidden_dim": hidden,
-                "intermediate_dim": 2 * ffw,
-            }
-            | changes
-        )
+    intermediate: int,
+) -> Config:
+    query_heads, key_value_heads = heads
+    return cls(
+        **common,
+        num_layers=layers,
+        num_query_heads=query_heads,
+        num_key_value_heads=key_value_heads,
+        hidden_dim=hidden,
+        intermediate_dim=intermediate,
     )
 
 
-GEMMA_2B = _dimensions(_GEMMA, 18, 8, 1, 2048, 16_384)
-GEMMA_7B = _dimensions(_GEMMA, 28, 16, 16, 3072, 24_576)
-GEMMA2_2B = _dimensions(_GEMMA2, 26, 8, 4, 2304, 9_216)
-GEMMA2_9B = _dimensions(_GEMMA2, 42, 16, 8, 3584, 14_336)
-GEMMA2_27B = _dimensions(
-    _GEMMA2, 46, 32, 16, 4608, 36_864, head_dim=128, query_head_dim_normalize=False
-)
-GEMMA2_TINY = _dimensions(
-    _GEMMA2,
-    4,
-    4,
-    2,
-    256,
-    640,
-    vocabulary_size=4096,
-    head_dim=64,
-    sliding_window_size=128,
-)
+# layers, (query, key/value heads), hidden_dim, intermediate_dim: twice the
+# feed-forward width up to Gemma 2, once from Gemma 3 on, as in KerasHub's files
+GEMMA_2B = _dimensions(GemmaConfig, _GEMMA, 18, (8, 1), 2048, 32_768)
+GEMMA_7B = _dimensions(GemmaConfig, _GEMMA, 28, (16, 16), 3072, 49_152)
+GEMMA2_2B = _dimensions(GemmaConfig, _GEMMA2, 26, (8, 4), 2304, 18_432)
+GEMMA2_9B = _dimensions(GemmaConfig, _GEMMA2, 42, (16, 8), 3584, 28_672)
+GEMMA2_27B = _dimensions(GemmaConfig, _GEMMA2 | _27B, 46, (32, 16), 4608, 73_728)
+GEMMA2_TINY = _dimensions(GemmaConfig, _GEMMA2 | _TINY, 4, (4, 2), 256, 1280)
+GEMMA3_270M = _dimensions(Gemma3Config, _GEMMA3, 18, (4, 1), 640, 2048)
+GEMMA3_1B = _dimensions(Gemma3Config, _GEMMA3, 26, (4, 1), 1152, 6912)
+GEMMA3_4B = _dimensions(Gemma3Config, _GEMMA3_LONG, 34, (8, 4), 2560, 10_240)
+GEMMA3_12B = _dimensions(Gemma3Config, _GEMMA3_LONG, 48, (16, 8), 3840, 15_360)
+GEMMA3_27B = _dimensions(Gemma3Config, _GEMMA3_LONG | _27B, 62, (32, 16), 5376, 21_504)
 
 _BASE = "base model"
 _INSTRUCT = "instruction tuned"
@@ -97,103 +103,51 @@ _CODE_INSTRUCT = "instruction tuned for conversations about code"
 _CODE_INSTRUCT_11 = "instruction tuned for conversations about code, version 1.1"
 _SHIELD = "judges whether a text is safe"
 
-_ROWS: tuple[tuple[str, GemmaConfig, str, str], ...] = (
-    ("gemma_2b_en", GEMMA_2B, "keras/gemma/keras/gemma_2b_en/3", _BASE),
-    (
-        "gemma_instruct_2b_en",
-        GEMMA_2B,
-        "keras/gemma/keras/gemma_instruct_2b_en/3",
-        _INSTRUCT,
+_Row = tuple[str, int, GemmaConfig, str]
+
+_PUBLISHED: Mapping[str, tuple[_Row, ...]] = {
+    "keras/gemma": (
+        ("gemma_2b_en", 3, GEMMA_2B, _BASE),
+        ("gemma_instruct_2b_en", 3, GEMMA_2B, _INSTRUCT),
+        ("gemma_1.1_instruct_2b_en", 4, GEMMA_2B, _INSTRUCT_11),
+        ("gemma_7b_en", 4, GEMMA_7B, _BASE),
+        ("gemma_instruct_7b_en", 4, GEMMA_7B, _INSTRUCT),
+        ("gemma_1.1_instruct_7b_en", 5, GEMMA_7B, _INSTRUCT_11),
     ),
-    (
-        "gemma_1.1_instruct_2b_en",
-        GEMMA_2B,
-        "keras/gemma/keras/gemma_1.1_instruct_2b_en/4",
-        _INSTRUCT_11,
+    "keras/codegemma": (
+        ("code_gemma_1.1_2b_en", 2, GEMMA_2B, _CODE_11),
+        ("code_gemma_2b_en", 2, GEMMA_2B, _CODE),
+        ("code_gemma_7b_en", 3, GEMMA_7B, _CODE),
+        ("code_gemma_instruct_7b_en", 3, GEMMA_7B, _CODE_INSTRUCT),
+        ("code_gemma_1.1_instruct_7b_en", 3, GEMMA_7B, _CODE_INSTRUCT_11),
     ),
-    (
-        "code_gemma_1.1_2b_en",
-        GEMMA_2B,
-        "keras/codegemma/keras/code_gemma_1.1_2b_en/2",
-        _CODE_11,
+    "keras/gemma2": (
+        ("gemma2_2b_en", 2, GEMMA2_2B, _BASE),
+        ("gemma2_instruct_2b_en", 2, GEMMA2_2B, _INSTRUCT),
+        ("gemma2_9b_en", 4, GEMMA2_9B, _BASE),
+        ("gemma2_instruct_9b_en", 4, GEMMA2_9B, _INSTRUCT),
+        ("gemma2_27b_en", 3, GEMMA2_27B, _BASE),
+        ("gemma2_instruct_27b_en", 3, GEMMA2_27B, _INSTRUCT),
     ),
-    (
-        "code_gemma_2b_en",
-        GEMMA_2B,
-        "keras/codegemma/keras/code_gemma_2b_en/2",
-        _CODE,
+    "google/shieldgemma": (
+        ("shieldgemma_2b_en", 2, GEMMA2_2B, _SHIELD),
+        ("shieldgemma_9b_en", 2, GEMMA2_9B, _SHIELD),
+        ("shieldgemma_27b_en", 2, GEMMA2_27B, _SHIELD),
     ),
-    ("gemma_7b_en", GEMMA_7B, "keras/gemma/keras/gemma_7b_en/4", _BASE),
-    (
-        "gemma_instruct_7b_en",
-        GEMMA_7B,
-        "keras/gemma/keras/gemma_instruct_7b_en/4",
-        _INSTRUCT,
+    "keras/gemma3": (
+        ("gemma3_270m", 3, GEMMA3_270M, _BASE),
+        ("gemma3_instruct_270m", 4, GEMMA3_270M, _INSTRUCT),
+        ("gemma3_1b", 3, GEMMA3_1B, _BASE),
+        ("gemma3_instruct_1b", 3, GEMMA3_1B, _INSTRUCT),
+        ("gemma3_4b_text", 2, GEMMA3_4B, _BASE),
+        ("gemma3_instruct_4b_text", 3, GEMMA3_4B, _INSTRUCT),
+        ("gemma3_12b_text", 3, GEMMA3_12B, _BASE),
+        ("gemma3_instruct_12b_text", 3, GEMMA3_12B, _INSTRUCT),
+        ("gemma3_27b_text", 4, GEMMA3_27B, _BASE),
+        ("gemma3_instruct_27b_text", 3, GEMMA3_27B, _INSTRUCT),
     ),
-    (
-        "gemma_1.1_instruct_7b_en",
-        GEMMA_7B,
-        "keras/gemma/keras/gemma_1.1_instruct_7b_en/5",
-        _INSTRUCT_11,
-    ),
-    (
-        "code_gemma_7b_en",
-        GEMMA_7B,
-        "keras/codegemma/keras/code_gemma_7b_en/3",
-        _CODE,
-    ),
-    (
-        "code_gemma_instruct_7b_en",
-        GEMMA_7B,
-        "keras/codegemma/keras/code_gemma_instruct_7b_en/3",
-        _CODE_INSTRUCT,
-    ),
-    (
-        "code_gemma_1.1_instruct_7b_en",
-        GEMMA_7B,
-        "keras/codegemma/keras/code_gemma_1.1_instruct_7b_en/3",
-        _CODE_INSTRUCT_11,
-    ),
-    ("gemma2_2b_en", GEMMA2_2B, "keras/gemma2/keras/gemma2_2b_en/2", _BASE),
-    (
-        "gemma2_instruct_2b_en",
-        GEMMA2_2B,
-        "keras/gemma2/keras/gemma2_instruct_2b_en/2",
-        _INSTRUCT,
-    ),
-    ("gemma2_9b_en", GEMMA2_9B, "keras/gemma2/keras/gemma2_9b_en/4", _BASE),
-    (
-        "gemma2_instruct_9b_en",
-        GEMMA2_9B,
-        "keras/gemma2/keras/gemma2_instruct_9b_en/4",
-        _INSTRUCT,
-    ),
-    ("gemma2_27b_en", GEMMA2_27B, "keras/gemma2/keras/gemma2_27b_en/3", _BASE),
-    (
-        "gemma2_instruct_27b_en",
-        GEMMA2_27B,
-        "keras/gemma2/keras/gemma2_instruct_27b_en/3",
-        _INSTRUCT,
-    ),
-    (
-        "shieldgemma_2b_en",
-        GEMMA2_2B,
-        "google/shieldgemma/keras/shieldgemma_2b_en/2",
-        _SHIELD,
-    ),
-    (
-        "shieldgemma_9b_en",
-        GEMMA2_9B,
-        "google/shieldgemma/keras/shieldgemma_9b_en/2",
-        _SHIELD,
-    ),
-    (
-        "shieldgemma_27b_en",
-        GEMMA2_27B,
-        "google/shieldgemma/keras/shieldgemma_27b_en/2",
-        _SHIELD,
-    ),
-)
+}
+"""Name, version, dimensions and description, by the place where they are published."""
 
 TINY = BuiltIn(
     name="gemma2_tiny_en",
@@ -208,11 +162,12 @@ BUILT_IN: Mapping[str, BuiltIn] = MappingProxyType(
         name: BuiltIn(
             name=name,
             config=config,
-            handle=f"kaggle://{handle}",
+            handle=f"kaggle://{model}/keras/{name}/{version}",
             dtype="bfloat16",
             description=description,
         )
-        for name, config, handle, description in _ROWS
+        for model, rows in _PUBLISHED.items()
+        for name, version, config, description in rows
     }
     | {TINY.name: TINY}
 )
