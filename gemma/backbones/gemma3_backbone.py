@@ -6,11 +6,14 @@ embedding models by name, and knows no files and layouts (`Backbone`).
 
 from __future__ import annotations
 
+import keras
+
 from gemma.backbones.assembly import DType, build_layers
 from gemma.backbones.backbone import Backbone
 from gemma.config import TEXT_ONLY, Gemma3Config
 
 
+@keras.saving.register_keras_serializable("gemma")
 class Gemma3Backbone(Backbone):
     """Gemma 3 up to its hidden states; the head is the embedding, used in reverse.
 

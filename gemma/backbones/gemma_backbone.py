@@ -6,11 +6,14 @@ and layouts (`Backbone`) and how its layers compute (`gemma.layers`).
 
 from __future__ import annotations
 
+import keras
+
 from gemma.backbones.assembly import DType, build_layers
 from gemma.backbones.backbone import Backbone
 from gemma.config import GemmaConfig
 
 
+@keras.saving.register_keras_serializable("gemma")
 class GemmaBackbone(Backbone):
     """Gemma up to its hidden states; the head is the embedding, used in reverse.
 

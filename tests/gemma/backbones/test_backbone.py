@@ -89,6 +89,15 @@ def test_its_configuration_has_the_constructors_names(pretrained, arguments):
     assert {"name", "trainable", "dtype", "dropout"} <= set(config)
 
 
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
+def test_kerass_own_file_brings_it_back(build, batch, family, tmp_path):
+    backbone = build(family, 3)
+    backbone.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again) is type(backbone)
+    np.testing.assert_array_equal(np.asarray(again(batch)), np.asarray(backbone(batch)))
+
+
 def test_mixed_precision_keeps_weights_in_float32(arguments, batch):
     backbone = GemmaBackbone(**arguments(num_layers=1), dtype="mixed_bfloat16")
     assert {v.dtype for v in backbone.weights} == {"float32"}
