@@ -7,7 +7,7 @@ import fnmatch
 from collections.abc import Iterable
 from typing import Literal
 
-Factorisation = Literal["per_head", "shared"]
+Factorisation = Literal["keras", "shared"]
 
 PROJECTIONS = (
     "query",
@@ -30,7 +30,7 @@ class LoraSettings:
     rank: int
     alpha: float
     targets: tuple[str, ...]
-    factorisation: Factorisation = "per_head"
+    factorisation: Factorisation = "keras"
     dropout: float = 0.0
 
     @property
@@ -44,7 +44,7 @@ def lora_settings(
     *,
     alpha: float | None = None,
     targets: Iterable[str] | None = None,
-    factorisation: Factorisation = "per_head",
+    factorisation: Factorisation = "keras",
     dropout: float = 0.0,
 ) -> LoraSettings:
     """Check and complete the settings; alpha defaults to rank.
@@ -58,9 +58,9 @@ def lora_settings(
     alpha = float(rank if alpha is None else alpha)
     if alpha <= 0:
         raise ValueError(f"alpha must be positive, received {alpha}")
-    if factorisation not in ("per_head", "shared"):
+    if factorisation not in ("keras", "shared"):
         raise ValueError(
-            f"factorisation must be 'per_head' or 'shared', received {factorisation!r}"
+            f"factorisation must be 'keras' or 'shared', received {factorisation!r}"
         )
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout must lie in [0, 1), received {dropout!r}")
@@ -75,6 +75,9 @@ def lora_settings(
 
 def match_targets(patterns: Iterable[str]) -> tuple[str, ...]:
     """Return the projections that fnmatch patterns select, in a block's order.
+
+    A pattern is matched with names such as `query`, never with paths: every block
+    gets the same adapters, since the arrays of all blocks are stacked.
 
     Raises:
         ValueError: There is no pattern, or one selects nothing.

@@ -1,8 +1,9 @@
-"""Adapters on disk: KerasHub's `.lora.h5`, and a sidecar for what it has no place for.
+"""Adapters on disk: KerasHub's `.lora.h5` with a sidecar, and PEFT's directory.
 
 Knows files, names and numbers, and nothing of Keras, layers or training.
 """
 
+from gemma.adapters.base import base_hash
 from gemma.adapters.factors import FACTOR_A, FACTOR_B, factor_shapes
 from gemma.adapters.files import Adapter, read_lora, write_lora
 from gemma.adapters.sidecar import SUFFIX, sidecar_path
@@ -12,6 +13,7 @@ __all__ = [
     "FACTOR_B",
     "SUFFIX",
     "Adapter",
+    "base_hash",
     "factor_shapes",
     "read_lora",
     "sidecar_path",

@@ -28,7 +28,7 @@ def factor_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Map the variable path of every factor to its shape, block by block.
 
-    Under `per_head`, A is (heads, hidden_dim, rank) and B (rank, head_dim), as in
+    Under `keras`, A is (heads, hidden_dim, rank) and B (rank, head_dim), as in
     Keras; under `shared`, A is (hidden_dim, rank) and B (rank, heads, head_dim).
     """
     shapes: dict[str, tuple[int, ...]] = {}

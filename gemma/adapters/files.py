@@ -49,6 +49,28 @@ class Adapter:
     factorisation: Factorisation
     base: str | None
     """Preset that the adapters were trained on, None where the file does not say."""
+    base_hash: str | None = None
+    """`gemma.adapters.base_hash` of it, None where the file does not say."""
+
+    def check_base(self, subject: object, *, base: object, base_hash: str) -> None:
+        """Refuse another base than the adapters were trained on, if they say which.
+
+        Args:
+            subject: Where the adapters come from.
+            base: Name of the base that they are meant for.
+            base_hash: Of that base.
+
+        Raises:
+            PresetFileError: It is another base; both are named.
+        """
+        if self.base_hash in (None, base_hash):
+            return
+        raise PresetFileError(
+            subject,
+            expected=f"the base it was trained on, {self.base} ({self.base_hash})",
+            received=f"{base} ({base_hash})",
+            fix="use that base, or train an adapter on this one",
+        )
 
 
 def write_lora(
@@ -59,8 +81,9 @@ def write_lora(
     rank: int,
     alpha: float,
     targets: Sequence[str],
-    factorisation: Factorisation = "per_head",
+    factorisation: Factorisation = "keras",
     base: str | None = None,
+    base_hash: str | None = None,
 ) -> None:
     """Write adapters for KerasHub, then the sidecar that completes them.
 
@@ -79,6 +102,7 @@ def write_lora(
         targets=targets,
         factorisation=factorisation,
         base=base,
+        base_hash=base_hash,
     )
     arrays = {name: np.asarray(value) for name, value in adapters.items()}
     shapes = factors.factor_shapes(
@@ -110,8 +134,9 @@ def read_lora(path: os.PathLike[str] | str, config: GemmaConfig) -> Adapter:
             rank=stored_rank,
             alpha=float(stored_rank),
             targets=_targets_of(path, stored, config),
-            factorisation="per_head",
+            factorisation="keras",
             base=None,
+            base_hash=None,
         )
     expected = factors.stored_rank(
         config,
@@ -132,6 +157,7 @@ def read_lora(path: os.PathLike[str] | str, config: GemmaConfig) -> Adapter:
         targets=sidecar.targets,
         factorisation=sidecar.factorisation,
         base=sidecar.base,
+        base_hash=sidecar.base_hash,
     )
 
 
@@ -245,7 +271,7 @@ def _named(
         number, _, factor = name.partition("/")
         named[f"{layers.get(number, f'lora/{number}')}/{factor}"] = values
     shapes = factors.factor_shapes(
-        config, rank=rank, targets=targets, factorisation="per_head"
+        config, rank=rank, targets=targets, factorisation="keras"
     )
     check_whole(path, {n: v.shape for n, v in named.items()}, shapes)
     return {name: named[name].astype(np.float32, copy=False) for name in shapes}

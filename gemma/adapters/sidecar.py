@@ -1,7 +1,8 @@
-"""The small JSON file beside an adapter: rank, alpha, targets, form, base, hash.
+"""The small JSON file beside an adapter: rank, alpha, targets, form, base, hashes.
 
 Turns what KerasHub's file has no place for into `adapter.json` and back, each value
-checked. It refuses to know arrays: the hash ties it to the bytes of one file.
+checked. It refuses to know arrays: one hash ties it to the bytes of one file, another
+to the base (`gemma.adapters.base` says what is hashed).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from etils import epath
 
+from gemma.adapters.base import ALGORITHM, is_base_hash
 from gemma.lora import PROJECTIONS, Factorisation
 from gemma.presets.errors import PresetFileError
 from gemma.presets.keras_config import read_json
@@ -33,6 +35,7 @@ class Sidecar:
     targets: tuple[str, ...]
     factorisation: Factorisation
     base: str | None
+    base_hash: str | None
 
 
 def checked_path(path: os.PathLike[str] | str) -> epath.Path:
@@ -72,7 +75,7 @@ def read_sidecar(path: epath.Path) -> Sidecar | None:
         return None
     values = read_json(side)
     for key, (expected, is_right) in _CHECKS.items():
-        if key not in values or not is_right(values[key]):
+        if not is_right(values.get(key)):
             _refuse(side, key, expected, values.get(key))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if values["sha256"] != digest:
@@ -83,6 +86,7 @@ def read_sidecar(path: epath.Path) -> Sidecar | None:
         targets=tuple(name for name in PROJECTIONS if name in values["targets"]),
         factorisation=values["factorisation"],
         base=values["base"],
+        base_hash=values.get("base_hash"),
     )
 
 
@@ -103,8 +107,12 @@ _CHECKS = {
         lambda v: _is_number(v) and math.isfinite(v) and v > 0,
     ),
     "targets": (f"some of {', '.join(PROJECTIONS)}", _is_targets),
-    "factorisation": ("per_head or shared", lambda v: v in ("per_head", "shared")),
+    "factorisation": ("keras or shared", lambda v: v in ("keras", "shared")),
     "base": ("a name or null", lambda v: v is None or isinstance(v, str)),
+    "base_hash": (
+        f"{ALGORITHM}:<64 hex digits>, null or nothing",
+        lambda v: v is None or is_base_hash(v),
+    ),
     "sha256": ("a hash", lambda v: isinstance(v, str)),
 }
 

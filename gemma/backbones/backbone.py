@@ -109,6 +109,7 @@ class Backbone(AdapterMethods, keras.Model):
         backbone = cls._class_for(opened)(**arguments)
         if load_weights:
             backbone.load_arrays(opened)
+            backbone.preset_name = opened.name
         backbone.vocabulary = opened.vocabulary()
         return backbone
 

@@ -6,23 +6,34 @@ is never formed: for query and value of Gemma 2 9B it would be a second copy of 
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import keras
+import numpy as np
 
 from gemma.lora import Factorisation
+
+
+@dataclasses.dataclass(frozen=True)
+class Unmerged:
+    """Host copies of what merging overwrites, bit for bit."""
+
+    kernel: np.ndarray
+    lora_kernel_b: np.ndarray
 
 
 class Projection(keras.layers.EinsumDense):
     """`keras.layers.EinsumDense` whose adapter is float32 and kept apart.
 
-    With `per_head` factors, A has the kernel's dims with `rank` for the last one and
+    With `keras` factors, A has the kernel's dims with `rank` for the last one and
     B is (rank, last): Keras's and KerasHub's form. With `shared` factors, a kernel
     (heads, hidden, head_dim) gets A (hidden, rank) and B (rank, heads, head_dim): a
     rank-r matrix over all heads, which is what PEFT can say.
     """
 
-    factorisation: Factorisation = "per_head"
+    factorisation: Factorisation = "keras"
     lora_dropout: float = 0.0
     lora_seed_generator: keras.random.SeedGenerator | None = None
 
@@ -31,7 +42,7 @@ class Projection(keras.layers.EinsumDense):
         rank: int,
         lora_alpha: float | None = None,
         *,
-        factorisation: Factorisation = "per_head",
+        factorisation: Factorisation = "keras",
         dropout: float = 0.0,
         seed_generator: keras.random.SeedGenerator | None = None,
     ) -> None:
@@ -41,7 +52,7 @@ class Projection(keras.layers.EinsumDense):
             rank: Inner dim of the factors.
             lora_alpha: The adapter is scaled by lora_alpha / rank; `rank` by default.
             factorisation: Form of the factors; kernels without a dim of heads that
-                their inputs lack are `per_head` always.
+                their inputs lack are `keras` always.
             dropout: Share of the adapter's inputs that is dropped while training.
             seed_generator: Of the dropout.
 
@@ -64,7 +75,7 @@ class Projection(keras.layers.EinsumDense):
         self._tracker.lock()
         self.lora_enabled, self.lora_rank = True, rank
         self.lora_alpha = float(rank if lora_alpha is None else lora_alpha)
-        self.factorisation = "shared" if shared else "per_head"
+        self.factorisation = "shared" if shared else "keras"
 
     @property
     def adds_heads(self) -> bool:
@@ -113,6 +124,30 @@ class Projection(keras.layers.EinsumDense):
             scale=self.lora_alpha / self.lora_rank,
         )
         return merged.astype(self.variable_dtype)
+
+    def merge(self) -> Unmerged:
+        """Add the adapter to the kernel, empty and freeze it; return what was there.
+
+        B becomes zero and the adapter stays part of the computation, so that a
+        function which was compiled before, or is compiled meanwhile, stays right.
+        """
+        kept = Unmerged(
+            np.array(self._kernel.value), np.array(self.lora_kernel_b.value)
+        )
+        self._kernel.assign(self.kernel)
+        self.lora_kernel_b.assign(np.zeros_like(kept.lora_kernel_b))
+        self._set_adapter_trainable(False)
+        return kept
+
+    def unmerge(self, kept: Unmerged) -> None:
+        """Put back what `merge` returned; the adapter can be trained again."""
+        self._kernel.assign(kept.kernel)
+        self.lora_kernel_b.assign(kept.lora_kernel_b)
+        self._set_adapter_trainable(True)
+
+    def _set_adapter_trainable(self, trainable: bool) -> None:
+        self.lora_kernel_a.trainable = trainable
+        self.lora_kernel_b.trainable = trainable
 
 
 def adapter_shapes(

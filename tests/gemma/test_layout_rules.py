@@ -34,7 +34,7 @@ def device_mesh(shape=(2, 4), names=("batch", "model")):
 def variable_shapes(config):
     """Map every variable, and every adapter of either form, to its shape."""
     shapes = dict(config.parameter_shapes())
-    for factorisation in ("per_head", "shared"):
+    for factorisation in ("keras", "shared"):
         factors = factor_shapes(
             config, rank=8, targets=PROJECTIONS, factorisation=factorisation
         )

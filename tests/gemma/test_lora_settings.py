@@ -31,7 +31,7 @@ def test_patterns_select_projections_in_a_blocks_order(patterns, expected):
         ({"rank": 2, "alpha": 0}, "alpha must be positive, received 0.0"),
         (
             {"rank": 2, "factorisation": "joint"},
-            "factorisation must be 'per_head' or 'shared', received 'joint'",
+            "factorisation must be 'keras' or 'shared', received 'joint'",
         ),
         ({"rank": 2, "targets": ["q_proj"]}, "one of query, .*; received 'q_proj'"),
         ({"rank": 2, "dropout": 1.0}, r"dropout must lie in \[0, 1\), received 1.0"),

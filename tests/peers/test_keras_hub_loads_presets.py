@@ -143,7 +143,7 @@ def test_keras_hub_applies_an_alpha_that_is_not_the_rank(
     )
 
 
-@pytest.mark.parametrize("factorisation", ["per_head", "shared"])
+@pytest.mark.parametrize("factorisation", ["keras", "shared"])
 def test_keras_hub_computes_what_merged_kernels_give(
     keras_hub, name, golden, tmp_path, factorisation
 ):
@@ -160,7 +160,7 @@ def test_keras_hub_computes_what_merged_kernels_give(
     }
     path = tmp_path / "adapter.lora.h5"
     write_lora(path, arrays, config=config, alpha=5.0, **settings)
-    form = "ndr,rh->ndh" if factorisation == "per_head" else "dr,rnh->ndh"
+    form = "ndr,rh->ndh" if factorisation == "keras" else "dr,rnh->ndh"
 
     def merged(variable):
         layer, kernel = variable.rsplit("/", 1)[0], base.read(variable)
@@ -189,7 +189,7 @@ def test_keras_hub_computes_what_merged_kernels_give(
 def test_keras_hub_loads_adapters_on_every_projection(keras_hub, tmp_path):
     """Other targets than its own have to be enabled first, as with its own files."""
     config = rewrite("gemma2", tmp_path)
-    settings = {"rank": 2, "targets": PROJECTIONS, "factorisation": "per_head"}
+    settings = {"rank": 2, "targets": PROJECTIONS, "factorisation": "keras"}
     rng = np.random.default_rng(0)
     arrays = {
         key: rng.normal(size=shape).astype(np.float32)

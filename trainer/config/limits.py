@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "data.source": ("wordnet", "jsonl", "tfds"),
     "data.on_bad_row": ("raise", "skip"),
     "data.on_long_row": ("truncate", "skip", "raise"),
-    "lora.factorisation": ("per_head", "shared"),
+    "lora.factorisation": ("keras", "shared"),
     "optimizer.name": ("adamw", "sgd"),
     "schedule.name": ("constant", "linear", "cosine"),
     "trainer.remat": ("none", "block"),

@@ -99,8 +99,8 @@ class LoraConfig:
     """Adapters are scaled by alpha / rank; null means alpha = rank."""
     targets: list[str] = field(default_factory=lambda: ["query", "value"])
     """Patterns (fnmatch) of projection names that get adapters."""
-    factorisation: str = "per_head"
-    """`per_head`: Keras's factors; `shared`: one A for all heads, as PEFT has it."""
+    factorisation: str = "keras"
+    """`keras`: Keras's factors; `shared`: one A for all heads, as PEFT has it."""
     dropout: float = 0.0
     """Probability of dropping an input of an adapter while training."""
     path: str | None = None

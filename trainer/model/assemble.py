@@ -190,7 +190,7 @@ def _backbone(preset: Preset, policy: str, lora: LoraSettings | None) -> Backbon
         backbone.enable_lora(
             lora.rank,
             lora.targets,
-            lora_alpha=lora.alpha,
+            alpha=lora.alpha,
             factorisation=lora.factorisation,
             dropout=lora.dropout,
         )

@@ -12,6 +12,8 @@ from gemma.lora import PROJECTIONS
 from gemma.presets import PresetFileError, open_preset
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden/keras_hub"
+HASH = "central8-bfloat16-sha256:" + "5" * 64
+BASE = {"base": "tiny", "base_hash": HASH}
 ONE_ULP = 1.2e-7  # B is rounded once when alpha / rank is no power of two
 
 
@@ -27,11 +29,11 @@ def random_factors(config, **settings):
     }
 
 
-def write(path, *, alpha=3.0, targets=("query", "value"), factorisation="per_head"):
+def write(path, *, alpha=3.0, targets=("query", "value"), factorisation="keras"):
     config = config_of()
     settings = {"rank": 3, "targets": targets, "factorisation": factorisation}
     arrays = random_factors(config, **settings)
-    write_lora(path, arrays, config=config, alpha=alpha, base="tiny", **settings)
+    write_lora(path, arrays, config=config, alpha=alpha, **BASE, **settings)
     return arrays
 
 
@@ -40,7 +42,7 @@ def test_keras_hub_file_without_sidecar_has_alpha_equal_to_rank(name):
     adapter = read_lora(GOLDEN / name / "adapter.lora.h5", config_of(name))
     assert (adapter.rank, adapter.alpha, adapter.base) == (3, 3.0, None)
     assert adapter.targets == ("query", "value")
-    assert adapter.factorisation == "per_head"
+    assert adapter.factorisation == "keras"
     golden = json.loads((GOLDEN / name / "golden.json").read_text())
     expected = {p: tuple(s) for p, s, _ in golden["variables"] if "lora_kernel" in p}
     assert {p: a.shape for p, a in adapter.arrays.items()} == expected
@@ -72,13 +74,14 @@ def test_a_copy_of_keras_hubs_file_has_its_datasets(tmp_path, name):
         np.testing.assert_array_equal(values, golden[key])
 
 
-@pytest.mark.parametrize("factorisation", ["per_head", "shared"])
+@pytest.mark.parametrize("factorisation", ["keras", "shared"])
 @pytest.mark.parametrize("targets", [("query", "value"), PROJECTIONS, ("ffw_linear",)])
 def test_adapters_come_back_as_they_were(tmp_path, targets, factorisation):
     path = tmp_path / "adapter.lora.h5"
     arrays = write(path, alpha=6.0, targets=targets, factorisation=factorisation)
     adapter = read_lora(path, config_of())
-    assert (adapter.rank, adapter.alpha, adapter.base) == (3, 6.0, "tiny")
+    assert (adapter.rank, adapter.alpha) == (3, 6.0)
+    assert (adapter.base, adapter.base_hash) == ("tiny", HASH)
     assert (adapter.targets, adapter.factorisation) == (tuple(targets), factorisation)
     assert list(adapter.arrays) == list(arrays)
     for name, values in arrays.items():
@@ -117,8 +120,9 @@ def test_sidecar_holds_what_the_file_cannot(tmp_path):
         "rank": 3,
         "alpha": 6.0,
         "targets": ["query", "value"],
-        "factorisation": "per_head",
+        "factorisation": "keras",
         "base": "tiny",
+        "base_hash": HASH,
     }
 
 
@@ -126,8 +130,9 @@ WRONG = {
     "rank": (0, "rank: expected an integer >= 1, received 0"),
     "alpha": (-1.0, "alpha: expected a finite number > 0, received -1.0"),
     "targets": (["lm_head"], "targets: expected some of query, key"),
-    "factorisation": ("both", "factorisation: expected per_head or shared"),
+    "factorisation": ("both", "factorisation: expected keras or shared"),
     "base": (3, "base: expected a name or null, received 3"),
+    "base_hash": ("md5:0", "base_hash: expected central8-bfloat16-sha256:<64 hex dig"),
     "sha256": ("0" * 64, "sha256: expected that of adapter.lora.h5"),
 }
 
@@ -141,6 +146,15 @@ def test_a_wrong_sidecar_is_refused_by_key(tmp_path, key):
         read_lora(path, config_of())
 
 
+def test_a_sidecar_without_a_hash_of_the_base_is_read(tmp_path):
+    path = tmp_path / "adapter.lora.h5"
+    write(path)
+    values = json.loads((tmp_path / "adapter.json").read_text())
+    del values["base_hash"]
+    (tmp_path / "adapter.json").write_text(json.dumps(values))
+    assert read_lora(path, config_of()).base_hash is None
+
+
 def test_a_sidecar_of_another_rank_or_form_is_refused(tmp_path):
     path = tmp_path / "adapter.lora.h5"
     write(path)
@@ -149,7 +163,7 @@ def test_a_sidecar_of_another_rank_or_form_is_refused(tmp_path):
         read_lora(path, config_of())
     path = tmp_path / "wide.lora.h5"
     config = config_of()
-    settings = {"rank": 12, "targets": ("query",), "factorisation": "per_head"}
+    settings = {"rank": 12, "targets": ("query",), "factorisation": "keras"}
     arrays = random_factors(config, **settings)
     write_lora(path, arrays, config=config, alpha=12.0, **settings)
     change(tmp_path / "wide.json", rank=3, factorisation="shared")
@@ -183,7 +197,7 @@ def test_a_file_that_lacks_a_layer_is_refused(tmp_path):
 
 def test_writing_names_what_is_wrong(tmp_path):
     config = config_of()
-    settings = {"rank": 3, "targets": ("query",), "factorisation": "per_head"}
+    settings = {"rank": 3, "targets": ("query",), "factorisation": "keras"}
     arrays = random_factors(config, **settings)
     with pytest.raises(ValueError, match=r"must end in .lora.h5, received 'a.h5'"):
         write_lora("a.h5", arrays, config=config, alpha=3.0, **settings)

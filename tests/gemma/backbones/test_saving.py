@@ -64,7 +64,7 @@ def test_a_saved_preset_keeps_the_vocabulary(repository, tmp_path):
 
 
 def test_a_saved_preset_has_the_adapters_merged(saved, batch, tmp_path):
-    backbone, _ = saved(lora_alpha=3.0, targets=["*"])
+    backbone, _ = saved(alpha=3.0, targets=["*"])
     backbone.save_to_preset(str(tmp_path / "merged"))
     close(GemmaBackbone.from_preset(str(tmp_path / "merged")), backbone, batch)
 
@@ -73,9 +73,9 @@ def test_a_saved_preset_has_the_adapters_merged(saved, batch, tmp_path):
     "settings",
     [
         {},
-        {"lora_alpha": 7.0},
-        {"factorisation": "shared", "lora_alpha": 3.0},
-        {"targets": ["ffw_*", "attention_output"], "lora_alpha": 1.0},
+        {"alpha": 7.0},
+        {"factorisation": "shared", "alpha": 3.0},
+        {"targets": ["ffw_*", "attention_output"], "alpha": 1.0},
     ],
     ids=["defaults", "alpha", "shared", "targets"],
 )
@@ -88,9 +88,9 @@ def test_saved_adapters_come_back(saved, new, batch, settings):
 
 
 def test_adapters_of_another_alpha_compute_the_same(saved, new, batch):
-    backbone, path = saved(lora_alpha=7.0)
+    backbone, path = saved(alpha=7.0)
     again = new()
-    again.enable_lora(2, lora_alpha=1.0)
+    again.enable_lora(2, alpha=1.0)
     again.load_lora_weights(path)
     assert again.lora.alpha == 1.0
     close(again, backbone, batch)
@@ -116,11 +116,11 @@ def test_another_rank_is_refused(saved, new):
     [
         (
             {"target_layer_names": ["query"]},
-            r"adapts query \(per_head\), .* adapts que",
+            r"adapts query \(keras\), .* adapts que",
         ),
         (
             {"factorisation": "shared"},
-            r"query, value \(shared\), .* value \(per_head\)",
+            r"query, value \(shared\), .* value \(keras\)",
         ),
     ],
 )

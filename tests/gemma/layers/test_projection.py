@@ -25,7 +25,7 @@ def fill(layer, seed=0):
         variable.assign(rng.normal(size=variable.shape))
 
 
-@pytest.mark.parametrize("factorisation", ["per_head", "shared"])
+@pytest.mark.parametrize("factorisation", ["keras", "shared"])
 def test_a_new_adapter_changes_nothing(projection, factorisation):
     layer, x = projection(), np.ones((1, 2, 5), "float32")
     before = np.asarray(layer(x))
@@ -34,7 +34,7 @@ def test_a_new_adapter_changes_nothing(projection, factorisation):
     assert np.asarray(layer.lora_kernel_a.value).any()
 
 
-@pytest.mark.parametrize("factorisation", ["per_head", "shared"])
+@pytest.mark.parametrize("factorisation", ["keras", "shared"])
 def test_the_merged_kernel_gives_the_same_outputs(projection, factorisation):
     layer = projection()
     layer.enable_lora(2, lora_alpha=3.0, factorisation=factorisation)
@@ -97,7 +97,7 @@ def test_shapes_of_the_factors(kernel, shared, expected):
 def test_a_kernel_that_sums_over_heads_has_one_a_for_all_by_nature(projection):
     layer = projection("btnh,nhd->btd", (None, 5), (3, 4))
     layer.enable_lora(2, factorisation="shared")
-    assert layer.factorisation == "per_head"
+    assert layer.factorisation == "keras"
     assert [tuple(v.shape) for v in layer.weights] == [(3, 4, 5), (3, 4, 2), (2, 5)]
 
 

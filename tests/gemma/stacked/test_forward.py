@@ -41,13 +41,13 @@ def test_equals_the_keras_model(model, batch):
 
 
 def test_adapters_of_either_form_count(build, batch, randomise):
-    for factorisation in ("per_head", "shared"):
+    for factorisation in ("keras", "shared"):
         backbone = build(num_layers=1, fresh=True)
         before = np.asarray(backbone(batch))
         backbone.enable_lora(
             2,
             ["*"],
-            lora_alpha=3.0,
+            alpha=3.0,
             factorisation=factorisation,
         )
         randomise(backbone)

@@ -152,7 +152,7 @@ def test_a_large_tensor_left_whole_is_refused(golden):
         check_all_large_are_split(tree, model.placement)
 
 
-@pytest.mark.parametrize("factorisation", ["per_head", "shared"])
+@pytest.mark.parametrize("factorisation", ["keras", "shared"])
 def test_the_plan_counts_the_adapters_that_are_built(golden, factorisation):
     model = model_of(golden, (1, 1), targets=["*"], factorisation=factorisation)
     assert adapter_count(golden.config, model.lora) == model.trainable_count
