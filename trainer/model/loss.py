@@ -13,8 +13,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gemma.layers.token_embedding import apply_soft_cap
-from trainer.model.vocabulary_tiles import capped, normaliser_and_gradient
+from trainer.model.vocabulary_tiles import (
+    capped,
+    normaliser,
+    normaliser_and_gradient,
+)
 
 
 def summed_loss(
@@ -61,6 +64,7 @@ def token_losses(
     soft_cap: float | None,
     shards: int,
     chunk_tokens: int,
+    table_shards: int,
 ) -> jax.Array:
     """Return each position's loss in nats, float32 [batch, seq]; 0 where masked.
 
@@ -74,7 +78,10 @@ def token_losses(
 
     def body(i: int, losses: jax.Array) -> jax.Array:
         part = functools.partial(_chunk, start=i * chunk, size=chunk)
-        loss, _ = _chunk_loss(part(hidden), table, part(targets), part(mask), soft_cap)
+        h = part(hidden)
+        total = normaliser(h, table, soft_cap=soft_cap, table_shards=table_shards)
+        picked, _, _ = _label_logits(h, table, part(targets), soft_cap)
+        loss = jnp.where(part(mask), total - picked, 0.0)
         return jax.lax.dynamic_update_slice_in_dim(losses, loss, i * chunk, axis=1)
 
     losses = jnp.zeros(targets.shape, "float32")
@@ -121,22 +128,13 @@ def _loss_and_gradients(
         total, d_h, d_table = carry
         start = i * form.chunk
         part = functools.partial(_chunk, start=start, size=form.chunk)
-        if not form.table_is_trained:
-            losses, d_part = _frozen_chunk(
-                part(h), table, part(targets), part(mask), form
-            )
-            d_h = jax.lax.dynamic_update_slice_in_dim(d_h, d_part, start, axis=1)
-            return total + losses.sum(), d_h, d_table
-        losses, d_logits = _chunk_loss(
-            part(h), table, part(targets), part(mask), form.soft_cap
-        )
-        d_logits = d_logits.astype(h.dtype)
-        d_part = jnp.einsum("stv,vd->std", d_logits, table.astype(h.dtype))
-        d_h = jax.lax.dynamic_update_slice_in_dim(d_h, d_part, start, axis=1)
+        chunk = part(h), table, part(targets), part(mask), form.soft_cap
         if form.table_is_trained:
-            d_table += jnp.einsum(
-                "stv,std->vd", d_logits, part(h), preferred_element_type="float32"
-            )
+            losses, d_part, d_rows = _chunk_of_trained(*chunk)
+            d_table += d_rows
+        else:
+            losses, d_part = _chunk_of_frozen(*chunk, form.table_shards)
+        d_h = jax.lax.dynamic_update_slice_in_dim(d_h, d_part, start, axis=1)
         return total + losses.sum(), d_h, d_table
 
     d_table = jnp.zeros(table.shape, "float32") if form.table_is_trained else None
@@ -162,49 +160,61 @@ def _backward(
 _loss.defvjp(_loss_and_gradients, _backward)
 
 
-def _frozen_chunk(
+def _chunk_of_frozen(
     hidden: jax.Array,
     table: jax.Array,
     labels: jax.Array,
     loss_mask: jax.Array,
-    form: _Form,
+    soft_cap: float | None,
+    table_shards: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return losses [shards, chunk] and gradients for `hidden` by a frozen table."""
+    """Return losses [shards, chunk] and the gradient for `hidden`, in tiles."""
     total, gradient = normaliser_and_gradient(
-        hidden, table, soft_cap=form.soft_cap, table_shards=form.table_shards
+        hidden, table, soft_cap=soft_cap, table_shards=table_shards
     )
-    rows = table[labels].astype(hidden.dtype)
-    raw = jnp.einsum("std,std->st", hidden, rows, preferred_element_type="float32")
-    picked, slope = capped(raw, form.soft_cap)
+    picked, slope, rows = _label_logits(hidden, table, labels, soft_cap)
     gradient -= rows if slope is None else slope[..., None] * rows
     losses = jnp.where(loss_mask, total - picked, 0.0)
     gradient = jnp.where(loss_mask[..., None], gradient, 0.0)
     return losses, gradient.astype(hidden.dtype)
 
 
-def _chunk_loss(
+def _label_logits(
+    hidden: jax.Array, table: jax.Array, labels: jax.Array, soft_cap: float | None
+) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+    """Return the labels' logits [shards, chunk], the cap's slope, the table's rows."""
+    rows = table[labels].astype(hidden.dtype)
+    raw = jnp.einsum("std,std->st", hidden, rows, preferred_element_type="float32")
+    return *capped(raw, soft_cap), rows
+
+
+def _chunk_of_trained(
     hidden: jax.Array,
     table: jax.Array,
     labels: jax.Array,
     loss_mask: jax.Array,
     soft_cap: float | None,
-) -> tuple[jax.Array, jax.Array]:
-    """Return losses [shards, chunk] and gradients for the logits before the cap."""
-    raw = jnp.einsum(
-        "std,vd->stv",
-        hidden,
-        table.astype(hidden.dtype),
-        preferred_element_type="float32",
-    )
-    logits = apply_soft_cap(raw, soft_cap)
-    normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return losses [shards, chunk] and gradients for `hidden` and for the table.
+
+    The chunk's logits exist: the table's gradient takes them all at once.
+    """
+    weights = table.astype(hidden.dtype)
+    raw = jnp.einsum("std,vd->stv", hidden, weights, preferred_element_type="float32")
+    logits, slope = capped(raw, soft_cap)
+    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     is_label = jnp.arange(table.shape[0]) == labels[..., None]
     picked = jnp.where(is_label, logits, 0.0).sum(-1)
-    losses = jnp.where(loss_mask, normaliser[..., 0] - picked, 0.0)
-    gradient = jnp.exp(logits - normaliser) - is_label
-    if soft_cap is not None:
-        gradient *= 1.0 - jnp.square(logits / soft_cap)  # tanh' of the capped logits
-    return losses, jnp.where(loss_mask[..., None], gradient, 0.0)
+    losses = jnp.where(loss_mask, total[..., 0] - picked, 0.0)
+    d_logits = jnp.exp(logits - total) - is_label
+    if slope is not None:
+        d_logits *= slope
+    d_logits = jnp.where(loss_mask[..., None], d_logits, 0.0).astype(hidden.dtype)
+    d_hidden = jnp.einsum("stv,vd->std", d_logits, weights)
+    d_table = jnp.einsum(
+        "stv,std->vd", d_logits, hidden, preferred_element_type="float32"
+    )
+    return losses, d_hidden, d_table
 
 
 def _arrangement(loss_mask: jax.Array, shards: int) -> tuple[jax.Array, jax.Array]:

@@ -81,6 +81,7 @@ def evaluation_sums(
             soft_cap=stacked.config.final_logit_soft_cap,
             shards=_batch_shards(model),
             chunk_tokens=chunk_tokens,
+            table_shards=_table_shards(model),
         )
         content = batch["loss_mask"] & (batch["labels"] != end_of_turn)
         return {

@@ -88,31 +88,34 @@ def test_nothing_to_learn_is_a_loss_of_zero(problem):
     assert not gradient.any()
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-def test_token_losses_stand_where_their_tokens_do(problem, shards):
+@pytest.mark.parametrize("shards, table_shards", [(1, 1), (2, 1), (1, 37)])
+def test_token_losses_stand_where_their_tokens_do(problem, shards, table_shards):
     hidden, table, labels, mask = problem
-    got = token_losses(
-        hidden, table, labels, mask, soft_cap=4.0, shards=shards, chunk_tokens=6
-    )
+    form = {"shards": shards, "chunk_tokens": 6, "table_shards": table_shards}
+    got = token_losses(hidden, table, labels, mask, soft_cap=4.0, **form)
     logits = 4.0 * jnp.tanh(jnp.einsum("bsd,vd->bsv", hidden, table) / 4.0)
     each = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)
     want = jnp.where(mask, each[..., 0], 0.0)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-def test_the_logits_of_a_batch_never_exist(problem):
+@pytest.mark.parametrize("table_is_trained", [True, False])
+def test_the_logits_of_a_batch_never_exist(problem, table_is_trained):
     """The largest array of the program has a chunk's logits, not the batch's."""
     hidden, table, labels, mask = problem
-    program = jax.make_jaxpr(lambda h: chunked(h, *problem[1:], None, chunk_tokens=3))(
-        hidden
-    )
+    form = {"chunk_tokens": 3, "table_is_trained": table_is_trained}
+    program = jax.make_jaxpr(
+        jax.value_and_grad(
+            lambda h, t: chunked(h, t, labels, mask, None, **form), argnums=(0, 1)
+        )
+    )(hidden, table)
     sizes = [
         variable.aval.size
         for jaxpr in _all(program.jaxpr)
         for equation in jaxpr.eqns
         for variable in equation.outvars
     ]
-    assert max(sizes) < labels.size * VOCABULARY
+    assert table.size <= max(sizes) < labels.size * VOCABULARY
 
 
 def _all(jaxpr):
