@@ -30,8 +30,8 @@ from omegaconf.errors import OmegaConfBaseException
 from trainer.config.checks import find_problems, raise_problems
 from trainer.config.choices import conf_directory
 from trainer.config.compose import spell_as_typed, to_run_config
-from trainer.config.ending import PREEMPTED, STOPPED_BY_USER, exit_code_of
-from trainer.config.errors import ConfigError
+from trainer.config.ending import STOPPED_BY_USER, exit_code_of
+from trainer.config.errors import ConfigError, Preempted
 from trainer.config.identity import sweep_name
 from trainer.config.override_checks import Override, override_problem
 from trainer.config.overrides import normalise_overrides
@@ -123,7 +123,7 @@ def _multirun(arguments: list[str], name: str) -> int:
         if codes[-1]:
             words = shlex.join(HydraConfig.get().overrides.task)
             failed.append((words, codes[-1]))
-        if codes[-1] in (STOPPED_BY_USER, PREEMPTED):
+        if codes[-1] in (STOPPED_BY_USER, Preempted.exit_code):
             raise SystemExit(codes[-1])
 
     try:

@@ -191,7 +191,9 @@ def _explained(path: epath.PathLike, expected: str) -> Iterator[None]:
 def _advice(path: epath.PathLike, error: Exception) -> str:
     """Return what to do about `error`."""
     if isinstance(error, ImportError):
-        return "pip install gcsfs, which reads and writes gs:// paths"
+        if os.fspath(path).startswith("gs://"):
+            return "pip install gcsfs, which reads and writes gs:// paths"
+        return "a local path or gs://, or install what the message names"
     if isinstance(error, FileNotFoundError):
         return "check the path; is the directory mounted on this machine?"
     if isinstance(error, PermissionError):

@@ -85,6 +85,18 @@ def test_damaged_text_and_json_are_named(tmp_path):
         storage.read_text(tmp_path / "notes")
 
 
+def test_another_store_is_not_answered_with_the_client_of_gs():
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    try:
+        import s3fs  # noqa: F401
+    except ImportError:
+        with pytest.raises(StorageError, match="a local path or gs://") as caught:
+            storage.read_text("s3://bucket/file")
+        assert "s3fs" in caught.value.received
+    else:
+        pytest.skip("s3fs is installed")
+
+
 def test_gs_without_its_client_says_what_to_install():
     backend.fsspec_backend._get_filesystem.cache_clear()
     try:

@@ -6,6 +6,7 @@ no other file. It refuses to know how any of them came about.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -108,7 +109,9 @@ def _tiles(metrics: text.Metrics) -> list[Tile]:
         tiles.append(Tile("training loss", text.short(loss), f"after step {steps:,}"))
     rates = [value for _, value in text.series(metrics, "train/tokens_per_second")]
     if rates:
-        tiles.append(Tile("tokens a second", text.short(_median(rates)), "median"))
+        tiles.append(
+            Tile("tokens a second", text.short(statistics.median(rates)), "median")
+        )
     rows = text.series(metrics, "train/rows_seen")
     if rows:
         tiles.append(Tile("rows seen", f"{rows[-1][1]:,.0f}"))
@@ -154,8 +157,3 @@ def _sections(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
     single = {name: value for name, value in config.items() if name not in groups}
     return {"general": single, **groups} if single else groups
-
-
-def _median(values: Sequence[float]) -> float:
-    """Return the middle value, which the first, compiling step does not move."""
-    return sorted(values)[len(values) // 2]

@@ -37,6 +37,10 @@ class Store:
         directory: Parent of the steps, local or remote, shared by all processes.
         keep_last: Number of newest steps that stay; the one of lowest loss stays too.
         read_only: Nothing is saved, created or deleted.
+
+    Raises:
+        StorageError: The directory cannot be used, or what is known of one of its
+            steps was damaged: without its loss `best` would be another step.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Store:
                 },
             )
         for step in self._manager.all_steps():
-            self._losses[step] = self._loss_of(step)
+            self._losses[step] = record.loss(self._record(step))
 
     def save(
         self,
@@ -197,13 +201,6 @@ class Store:
         where = str(self._directory / str(step) / _RECORD)
         record.check_whole(facts, where=where, fix=self._way_out(step))
         return facts
-
-    def _loss_of(self, step: int) -> float | None:
-        """Return the loss of a step that is there, None if it cannot be told."""
-        try:
-            return record.loss(self._record(step))
-        except StorageError:
-            return None  # says so, with its reason, when the step is restored
 
     def _check_same(self, step: int, facts: record.Record) -> None:
         """Refuse to save `step` again unless it would be the same."""

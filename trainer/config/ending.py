@@ -14,7 +14,6 @@ from collections.abc import Callable
 from trainer.config.errors import MemoryPlanError, RunError
 
 STOPPED_BY_USER = 130
-PREEMPTED = 83
 BUG = 1
 
 
@@ -39,7 +38,8 @@ def exit_code_of(call: Callable[[], int], *, debug: bool) -> int:
 def _told(error: BaseException) -> tuple[str, int]:
     """Return the text and the exit code of an error."""
     if isinstance(error, KeyboardInterrupt):
-        return "stopped (exit code 130); the same command goes on", STOPPED_BY_USER
+        text = f"stopped (exit code {STOPPED_BY_USER}); the same command goes on"
+        return text, STOPPED_BY_USER
     if isinstance(error, MemoryError):
         error = _out_of_memory(error)
     if isinstance(error, RunError):

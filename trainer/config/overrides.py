@@ -1,7 +1,7 @@
 """The words of the command line, brought into the one form that Hydra understands.
 
 Turns the spellings that people use (`+preset=`, `mesh=1x8`, `artifacts.from=`) into
-overrides, without judging them: `trainer.config.typed` does.
+overrides, without judging them: `trainer.config.override_checks` does.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ mesh cannot divide; activations are an upper estimate.
 from __future__ import annotations
 
 import dataclasses
+import math
 
+from gemma.adapters.factors import factor_shapes
 from gemma.config import GemmaConfig
 from gemma.lora import LoraSettings
 
@@ -58,21 +60,7 @@ class MemoryPlan:
 
 def adapter_count(config: GemmaConfig, lora: LoraSettings) -> int:
     """Return the parameters of all adapters."""
-    total = 0
-    for path, shape in config.block_shapes().items():
-        name = path.split("/")[-2]
-        if not path.endswith("/kernel") or name not in lora.targets:
-            continue
-        if len(shape) == 3 and lora.factorisation == "shared" and _adds_heads(name):
-            heads, hidden, head = shape
-            total += lora.rank * (hidden + heads * head)
-        else:
-            size_a = lora.rank
-            for dim in shape[:-1]:
-                size_a *= dim
-            total += size_a + lora.rank * shape[-1]
-    return total * config.num_layers
-
-
-def _adds_heads(name: str) -> bool:
-    return name in ("query", "key", "value")
+    shapes = factor_shapes(
+        config, rank=lora.rank, targets=lora.targets, factorisation=lora.factorisation
+    )
+    return sum(math.prod(shape) for shape in shapes.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import statistics
 from typing import Any
 
 import jax
@@ -26,9 +27,9 @@ def results_of(
         if values:
             percent = 100 * (values[-1] / values[0] - 1)
             results[label] = f"{values[0]:.4f} -> {values[-1]:.4f} ({percent:+.1f} %)"
-    rates = sorted(m["train/tokens_per_second"] for m in metrics if "train/loss" in m)
-    if rates:
-        results["tokens/s (median)"] = f"{rates[len(rates) // 2]:,.0f}"
+    rates = [m["train/tokens_per_second"] for m in metrics if "train/loss" in m]
+    if rates:  # the first, compiling step does not move a median
+        results["tokens/s (median)"] = f"{statistics.median(rates):,.0f}"
     results["seconds"] = round(seconds, 1)
     return results
 

@@ -2,7 +2,8 @@
 
 Turns objects into lines of a local file that is copied to where the run lives, and
 such a file into objects again. It refuses to know what the objects say, and asks the
-run's storage for no append: a remote file is written whole, now and then.
+run's storage for no append: a remote file is written whole, now and then. Only the
+local file is opened here; `trainer.storage` knows whole files, not growing ones.
 """
 
 from __future__ import annotations

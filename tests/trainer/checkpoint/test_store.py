@@ -273,8 +273,9 @@ def test_a_damaged_record_is_refused(tmp_path):
     write(tmp_path, 3)
     file = tmp_path / "3" / "record" / "metadata"
     file.write_text(file.read_text().replace('"index": 7', '"index": 8'))
-    with pytest.raises(StorageError, match="its sha256 differs"):
-        Store(tmp_path, keep_last=1).metadata(3)
+    with pytest.raises(StorageError, match="its sha256 differs") as caught:
+        Store(tmp_path, keep_last=1)
+    assert f"delete {tmp_path / '3'}" in caught.value.fix
 
 
 def save_for_ever(directory):
