@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import h5py
 import ml_dtypes
 import numpy as np
 
 from gemma.presets.errors import PresetFileError
+from gemma.presets.mapping import MappedFile
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_EXPANSION = 1000
@@ -103,6 +104,42 @@ def read_dataset(
     if values.dtype.kind == "V":
         return values.view(dtype)
     return values.astype(dtype, copy=False)
+
+
+class _Parts:
+    """A dataset in chunks, compressed or not, that HDF5 must read."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._dataset = dataset
+        self.shape: tuple[int, ...] = dataset.shape
+        self.dtype = native_dtype(dataset)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        return read_dataset(self._dataset, index)
+
+
+def stored_arrays(
+    file: h5py.File, *, ignored: Callable[[str], bool]
+) -> dict[str, np.ndarray | _Parts]:
+    """Map the name of every dataset to a view of its bytes, or to what reads it.
+
+    Datasets whose names are `ignored` are left out.
+
+    Raises:
+        PresetFileError: The file holds something that is no plain dataset of numbers.
+    """
+    mapped = MappedFile(pathlib.Path(file.filename))
+    arrays: dict[str, np.ndarray | _Parts] = {}
+    for name, data in datasets(file).items():
+        if ignored(name):
+            continue
+        native, offset = native_dtype(data), data.id.get_offset()
+        if offset is None or file.userblock_size:
+            arrays[name] = _Parts(data)
+            continue
+        dtype = native if data.dtype.kind == "V" else data.dtype
+        arrays[name] = mapped.array(offset, dtype, data.shape, name=name)
+    return arrays
 
 
 def _walk(

@@ -1,7 +1,8 @@
-"""Hugging Face's `config.json` of Gemma 1 and 2, read as a `GemmaConfig`.
+"""Hugging Face's `config.json` of Gemma's text models, read as a `GemmaConfig`.
 
-Turns transformers' names into ours, older and newer spellings alike. It refuses by
-name every setting that our model does not compute; it knows nothing of weights.
+Turns transformers' names into ours, older and newer spellings alike; of a multimodal
+Gemma 3 it takes the text model. It refuses by name every setting that our model does
+not compute; it knows nothing of weights.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import Any
 
 from etils import epath
 
-from gemma.config import GemmaConfig
-from gemma.presets.errors import PresetFileError
+from gemma.config import Gemma3Config, GemmaConfig
+from gemma.presets.dimensions import MAX_LAYERS, checked_config
+from gemma.presets.hf_fields import integer, number, refuse, soft_cap
+from gemma.presets.hf_rope import check_plain_rope, rope_factors
 
-ARCHITECTURES = ("gemma", "gemma2")
+MODEL_TYPES = ("gemma", "gemma2", "gemma3_text", "gemma3")
 
-_NAMES = {
+NAMES = {
     "vocabulary_size": "vocab_size",
     "num_layers": "num_hidden_layers",
     "num_query_heads": "num_attention_heads",
@@ -24,10 +27,21 @@ _NAMES = {
     "hidden_dim": "hidden_size",
     "head_dim": "head_dim",
 }
-_DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float32"}
-_ROPE_THETA = 10_000.0
+"""Our name of a dimension -> transformers'."""
 
-_USE_OTHER = "use a model whose config.json has it so"
+_DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float32"}
+
+_GEMMA3_DEFAULTS = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "sliding_window": 4096,
+}
+"""What transformers takes where a text config of Gemma 3 has no such key."""
 
 
 def read_hf_config(
@@ -39,29 +53,43 @@ def read_hf_config(
         PresetFileError: Another architecture, or a setting that is not computed here.
     """
     model_type = values.get("model_type")
-    if model_type not in ARCHITECTURES:
-        _refuse(path, "model_type", " or ".join(ARCHITECTURES), model_type)
+    if model_type not in MODEL_TYPES:
+        refuse(path, "model_type", " or ".join(MODEL_TYPES), model_type)
+    if model_type == "gemma3":
+        values, model_type = _text_model(path, values), "gemma3_text"
+    if model_type == "gemma3_text":
+        values = _GEMMA3_DEFAULTS | dict(values)
     _check_fixed(path, values, model_type)
-    _check_rope(path, values)
-    dtype = values.get("dtype") or values.get("torch_dtype") or "float32"
-    if dtype not in _DTYPES:
-        _refuse(path, "dtype", " or ".join(_DTYPES), dtype)
-    dims = {ours: _integer(path, values, theirs) for ours, theirs in _NAMES.items()}
-    dims["intermediate_dim"] = 2 * _integer(path, values, "intermediate_size")
+    dims = {ours: integer(path, values, theirs) for ours, theirs in NAMES.items()}
     extra: dict[str, Any] = {
-        "layer_norm_epsilon": _number(path, values, "rms_norm_eps", 1e-6)
+        "intermediate_dim": integer(path, values, "intermediate_size"),
+        "layer_norm_epsilon": number(path, values, "rms_norm_eps", 1e-6),
     }
+    if model_type == "gemma3_text":
+        extra |= _gemma3(path, values, dims)
+    else:
+        check_plain_rope(path, values)
+        extra["intermediate_dim"] *= 2  # the gate and the linear branch together
     if model_type == "gemma2":
         extra |= _gemma2(path, values, dims)
-    try:
-        return GemmaConfig(**dims, **extra), _DTYPES[dtype]
-    except ValueError as error:
-        raise PresetFileError(
-            path,
-            expected="dimensions of a Gemma model",
-            received=f"others ({error})",
-            fix="fetch the file again from where it was published",
-        ) from error
+    kind = Gemma3Config if model_type == "gemma3_text" else GemmaConfig
+    return checked_config(path, kind, {**dims, **extra}), _dtype(path, values)
+
+
+def _text_model(path: epath.Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the text model's part of a multimodal config."""
+    text = values.get("text_config")
+    if not isinstance(text, dict):
+        refuse(path, "text_config", "an object", text)
+    shared = ("dtype", "torch_dtype", "quantization_config", "tie_word_embeddings")
+    return {key: values[key] for key in shared if key in values} | text
+
+
+def _dtype(path: epath.Path, values: Mapping[str, Any]) -> str:
+    dtype = values.get("dtype") or values.get("torch_dtype") or "float32"
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        refuse(path, "dtype", " or ".join(_DTYPES), dtype)
+    return _DTYPES[dtype]
 
 
 def _check_fixed(path: epath.Path, values: Mapping[str, Any], model_type: str) -> None:
@@ -86,82 +114,84 @@ def _check_fixed(path: epath.Path, values: Mapping[str, Any], model_type: str) -
     for key, allowed in only.items():
         if values.get(key) not in allowed:
             expected = " or ".join(repr(value) for value in allowed)
-            _refuse(path, key, expected, values[key])
-
-
-def _check_rope(path: epath.Path, values: Mapping[str, Any]) -> None:
-    """Refuse other rotary positions; transformers 5 nests what 4 had at the top."""
-    if values.get("rope_scaling") is not None:
-        _refuse(path, "rope_scaling", "null", values["rope_scaling"])
-    nested = values.get("rope_parameters") or {}
-    if not isinstance(nested, dict):
-        _refuse(path, "rope_parameters", "an object", nested)
-    if nested.get("rope_type", "default") != "default":
-        _refuse(path, "rope_parameters.rope_type", "'default'", nested["rope_type"])
-    if unknown := sorted(nested.keys() - {"rope_theta", "rope_type"}):
-        _refuse(path, "rope_parameters", "rope_theta and rope_type", unknown)
-    for key, holder in (("rope_theta", values), ("rope_parameters.rope_theta", nested)):
-        theta = holder.get("rope_theta", _ROPE_THETA)
-        if theta != _ROPE_THETA:
-            _refuse(path, key, str(_ROPE_THETA), theta)
+            refuse(path, key, expected, values[key])
 
 
 def _gemma2(
     path: epath.Path, values: Mapping[str, Any], dims: Mapping[str, int]
 ) -> dict[str, Any]:
     """Return the switches of Gemma 2."""
-    layers, scalar = dims["num_layers"], values.get("query_pre_attn_scalar", 256)
-    per_head = dims["hidden_dim"] // dims["num_query_heads"]
-    if scalar not in (dims["head_dim"], per_head):
-        _refuse(
-            path,
-            "query_pre_attn_scalar",
-            f"head_dim ({dims['head_dim']}) or hidden_size / heads ({per_head})",
-            scalar,
-        )
-    alternating = [
-        "full_attention" if layer % 2 else "sliding_attention"
-        for layer in range(layers)
-    ]
-    if (values.get("layer_types") or alternating) != alternating:
-        _refuse(path, "layer_types", "sliding and full in turn", values["layer_types"])
+    if not _has_windows(path, values, dims["num_layers"], period=2):
+        refuse(path, "layer_types", "sliding and full in turn", values["layer_types"])
     return {
-        "query_head_dim_normalize": scalar == dims["head_dim"],
+        **_query_scale(path, values, dims),
         "use_post_ffw_norm": True,
         "use_post_attention_norm": True,
-        "attention_logit_soft_cap": _cap(path, values, "attn_logit_softcapping", 50.0),
-        "final_logit_soft_cap": _cap(path, values, "final_logit_softcapping", 30.0),
+        "attention_logit_soft_cap": soft_cap(
+            path, values, "attn_logit_softcapping", 50.0
+        ),
+        "final_logit_soft_cap": soft_cap(path, values, "final_logit_softcapping", 30.0),
         "use_sliding_window_attention": True,
-        "sliding_window_size": _integer(path, values, "sliding_window"),
+        "sliding_window_size": integer(path, values, "sliding_window"),
     }
 
 
-def _integer(path: epath.Path, values: Mapping[str, Any], key: str) -> int:
-    value = values.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
-        _refuse(path, key, "an integer", value)
-    return value
+def _gemma3(
+    path: epath.Path, values: Mapping[str, Any], dims: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the switches of Gemma 3."""
+    windows = _has_windows(path, values, dims["num_layers"], period=6)
+    window = integer(path, values, "sliding_window") if windows else None
+    return {
+        **_query_scale(path, values, dims),
+        "use_query_key_norm": True,
+        "use_post_ffw_norm": True,
+        "use_post_attention_norm": True,
+        "attention_logit_soft_cap": soft_cap(
+            path, values, "attn_logit_softcapping", None
+        ),
+        "final_logit_soft_cap": soft_cap(path, values, "final_logit_softcapping", None),
+        "use_sliding_window_attention": windows,
+        **({"sliding_window_size": window} if windows else {}),
+        **rope_factors(path, values),
+    }
 
 
-def _cap(
-    path: epath.Path, values: Mapping[str, Any], key: str, default: float
-) -> float | None:
-    """Return a soft cap: null switches it off, an absent key means the default."""
-    if key in values and values[key] is None:
-        return None
-    return _number(path, values, key, default)
+def _query_scale(
+    path: epath.Path, values: Mapping[str, Any], dims: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the scale of the query, by KerasHub's switch where that can say it."""
+    scalar = number(path, values, "query_pre_attn_scalar", 256)
+    if scalar == dims["head_dim"]:
+        return {"query_head_dim_normalize": True}
+    if scalar == dims["hidden_dim"] // max(1, dims["num_query_heads"]):
+        return {"query_head_dim_normalize": False}
+    return {"query_pre_attn_scalar": scalar}
 
 
-def _number(
-    path: epath.Path, values: Mapping[str, Any], key: str, default: float
-) -> float:
-    value = values.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        _refuse(path, key, "a number", value)
-    return float(value)
+def layer_types(config: GemmaConfig) -> list[str]:
+    """Return the kinds of the layers as transformers calls them."""
+    names = {"local": "sliding_attention", "global": "full_attention"}
+    return [names[config.attention_kind(i)] for i in range(config.num_layers)]
 
 
-def _refuse(path: epath.Path, key: str, expected: str, received: object) -> None:
-    raise PresetFileError(
-        f"{path}, {key}", expected=expected, received=repr(received), fix=_USE_OTHER
-    )
+def _has_windows(
+    path: epath.Path, values: Mapping[str, Any], num_layers: int, *, period: int
+) -> bool:
+    """Return whether all layers but each `period`-th are local; else none is."""
+    given = values.get("layer_types")
+    if given is None:
+        written = values.get("sliding_window_pattern", period)
+        if written not in (1, period):
+            refuse(path, "sliding_window_pattern", f"{period} or 1", written)
+        return written == period
+    expected = [
+        "sliding_attention" if (layer + 1) % period else "full_attention"
+        for layer in range(min(num_layers, MAX_LAYERS))
+    ]
+    if given == expected:
+        return True
+    if given != ["full_attention"] * len(expected):
+        last = f"every {period}th full_attention and the others sliding_attention"
+        refuse(path, "layer_types", last, given)
+    return False

@@ -1,8 +1,8 @@
 """The JSON files of a preset directory in KerasHub's form, read as facts.
 
-Turns `config.json` into a `GemmaConfig` and a dtype. Classes come from a fixed table
-of names: it refuses to import, build or evaluate anything that a file names, and
-knows nothing of weights.
+Turns `config.json` into a `GemmaConfig` or `Gemma3Config` and a dtype. Classes come
+from a fixed table of names: it refuses to import, build or evaluate anything that a
+file names, and knows nothing of weights.
 """
 
 from __future__ import annotations
@@ -10,18 +10,25 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from etils import epath
 
-from gemma.config import GemmaConfig
+from gemma.config import TEXT_ONLY, Gemma3Config, GemmaConfig
+from gemma.presets.dimensions import checked_config
 from gemma.presets.errors import PresetFileError
+from gemma.presets.json_file import read_json
+from gemma.presets.source import inside
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 VOCABULARY_FILE = "assets/tokenizer/vocabulary.spm"
 
-BACKBONE_CLASSES = ("GemmaBackbone",)
+BACKBONES: Mapping[str, type[GemmaConfig]] = MappingProxyType(
+    {"GemmaBackbone": GemmaConfig, "Gemma3Backbone": Gemma3Config}
+)
+"""`class_name` of a `config.json` -> the config that its arguments make."""
 
 _STORED_DTYPES = {
     "float32": "float32",
@@ -33,50 +40,19 @@ _STORED_DTYPES = {
 """Name of a Keras dtype policy -> our dtype that holds its variables exactly."""
 
 
-def read_json(path: epath.Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        PresetFileError: The file is missing, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text())
-    except OSError as error:
-        raise PresetFileError(
-            path,
-            expected="a file of JSON",
-            received="no readable file",
-            fix="use the directory of a preset in KerasHub's or Hugging Face's form",
-        ) from error
-    except ValueError as error:
-        raise PresetFileError(
-            path,
-            expected="JSON",
-            received=f"text that is not ({error})",
-            fix="fetch the file again from where it was published",
-        ) from error
-    if not isinstance(value, dict):
-        raise PresetFileError(
-            path,
-            expected="a JSON object",
-            received=type(value).__name__,
-            fix="fetch the file again from where it was published",
-        )
-    return value
-
-
 def read_config(path: epath.Path, values: Mapping[str, Any]) -> tuple[GemmaConfig, str]:
     """Return the dimensions and the dtype that a KerasHub `config.json` states.
 
     Raises:
         PresetFileError: Another class, a missing or unknown key, a wrong value.
     """
-    if values.get("class_name") not in BACKBONE_CLASSES:
+    class_name = values.get("class_name")
+    if not isinstance(class_name, str) or class_name not in BACKBONES:
         raise PresetFileError(
             f"{path}, class_name",
-            expected=" or ".join(BACKBONE_CLASSES),
-            received=values.get("class_name"),
-            fix="use a preset of Gemma 1 or Gemma 2",
+            expected=" or ".join(BACKBONES),
+            received=class_name,
+            fix="use a text preset of Gemma 1, 2 or 3",
         )
     config = values.get("config")
     if not isinstance(config, dict):
@@ -86,7 +62,8 @@ def read_config(path: epath.Path, values: Mapping[str, Any]) -> tuple[GemmaConfi
             received=type(config).__name__,
             fix="fetch the file again from where it was published",
         )
-    return _dimensions(path, config), _dtype(path, config.get("dtype") or "float32")
+    dimensions = _dimensions(path, config, class_name)
+    return dimensions, _dtype(path, config.get("dtype") or "float32")
 
 
 def read_sequence_length(directory: epath.Path) -> int | None:
@@ -94,18 +71,24 @@ def read_sequence_length(directory: epath.Path) -> int | None:
     path = directory / PREPROCESSOR_FILE
     if not path.exists():
         return None
-    config = read_json(path).get("config")
+    config = read_json(inside(directory, PREPROCESSOR_FILE)).get("config")
     length = config.get("sequence_length") if isinstance(config, dict) else None
     return length if isinstance(length, int) else None
 
 
-def _dimensions(path: epath.Path, config: Mapping[str, Any]) -> GemmaConfig:
-    fields = {field.name: field for field in dataclasses.fields(GemmaConfig)}
+def _dimensions(
+    path: epath.Path, config: Mapping[str, Any], class_name: str
+) -> GemmaConfig:
+    kind = BACKBONES[class_name]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
     known = fields.keys() | {"name", "trainable", "dtype"}
+    if kind is Gemma3Config:
+        _check_text_only(path, config)
+        known |= TEXT_ONLY.keys()
     if unknown := sorted(config.keys() - known):
         raise PresetFileError(
             f"{path}, config",
-            expected="the arguments of GemmaBackbone",
+            expected=f"the arguments of {class_name}",
             received=f"also {', '.join(unknown)}",
             fix="use a preset that this version knows",
         )
@@ -119,15 +102,27 @@ def _dimensions(path: epath.Path, config: Mapping[str, Any]) -> GemmaConfig:
         )
     for name in config.keys() & fields.keys():
         _check_type(path, name, config[name], fields[name].default)
-    try:
-        return GemmaConfig.from_mapping(config)
-    except ValueError as error:
+    return checked_config(path, kind, config)
+
+
+def _check_text_only(path: epath.Path, config: Mapping[str, Any]) -> None:
+    """Refuse what turns KerasHub's Gemma 3 into more than a causal text model.
+
+    `image_size` alone changes nothing: some text presets carry it.
+    """
+    for name, only in TEXT_ONLY.items():
+        if name == "image_size" or config.get(name, only) == only:
+            continue
+        received = config[name]
+        if isinstance(received, dict):
+            received = received.get("class_name", "an object")
         raise PresetFileError(
-            f"{path}, config",
-            expected="dimensions of a Gemma model",
-            received=f"others ({error})",
-            fix="fetch the file again from where it was published",
-        ) from error
+            f"{path}, config.{name}",
+            expected=f"{json.dumps(only)} for a causal text model",
+            received=json.dumps(received),
+            fix="use the text preset of this size, such as gemma3_4b_text, or the "
+            "directory in Hugging Face's form, whose vision weights are left alone",
+        )
 
 
 def _check_type(path: epath.Path, name: str, value: object, default: object) -> None:

@@ -9,7 +9,7 @@ Source: files written by KerasHub 0.32.0 on Keras 3.15.1, kept in `tests/golden`
 
 from __future__ import annotations
 
-from gemma.config import GemmaConfig
+from gemma.config import Architecture, GemmaConfig
 
 _ATTRIBUTES = {
     "pre_attention_norm": "pre_attention_norm",
@@ -17,6 +17,8 @@ _ATTRIBUTES = {
     "attention/query": "attention/query_dense",
     "attention/key": "attention/key_dense",
     "attention/value": "attention/value_dense",
+    "attention/query_norm": "attention/query_norm",
+    "attention/key_norm": "attention/key_norm",
     "attention/attention_output": "attention/output_dense",
     "pre_ffw_norm": "pre_ffw_norm",
     "post_ffw_norm": "post_ffw_norm",
@@ -27,24 +29,28 @@ _ATTRIBUTES = {
 """Layer path inside a block -> attribute path, which is what files are named by."""
 
 
-def dataset_name(path: str) -> str:
-    """Return the name of the dataset that holds the variable `path`."""
-    return f"{layer_group(path.rsplit('/', 1)[0])}/vars/0"
+def dataset_names(config: GemmaConfig) -> dict[str, str]:
+    """Map every variable path to the name of the dataset that holds it."""
+    return {
+        path: f"{layer_group(path.rsplit('/', 1)[0], config.architecture)}/vars/0"
+        for path in config.parameter_shapes()
+    }
 
 
-def layer_group(layer: str) -> str:
+def layer_group(layer: str, architecture: Architecture) -> str:
     """Return the group of a layer that has weights, such as `token_embedding`."""
     if layer == "token_embedding":
         return "layers/reversible_embedding"
     if layer == "final_normalization":
         return "layers/rms_normalization"
     block, inner = layer.split("/", 1)
-    return f"{block_group(int(block.rsplit('_', 1)[1]))}/{_ATTRIBUTES[inner]}"
+    group = block_group(int(block.rsplit("_", 1)[1]), architecture)
+    return f"{group}/{_ATTRIBUTES[inner]}"
 
 
-def block_group(layer: int) -> str:
+def block_group(layer: int, architecture: Architecture) -> str:
     """Return the group of decoder block `layer`; the first has no suffix."""
-    return "layers/gemma_decoder_block" + (f"_{layer}" if layer else "")
+    return f"layers/{architecture}_decoder_block" + (f"_{layer}" if layer else "")
 
 
 def group_names(config: GemmaConfig) -> dict[str, str]:
@@ -54,14 +60,15 @@ def group_names(config: GemmaConfig) -> dict[str, str]:
     from the first block, as in a process that built only this model.
     """
     names = {
-        "": "gemma_backbone",
+        "": f"{config.architecture}_backbone",
         "layers/input_layer": "token_ids",
         "layers/input_layer_1": "padding_mask",
         "layers/reversible_embedding": "token_embedding",
         "layers/rms_normalization": "final_normalization",
     }
     for layer in range(config.num_layers):
-        group, suffix = block_group(layer), f"_{layer}" if layer else ""
+        group = block_group(layer, config.architecture)
+        suffix = f"_{layer}" if layer else ""
         names[group] = f"decoder_block_{layer}"
         names[f"{group}/attention"] = "attention"
         names[f"{group}/attention/dropout_layer"] = f"dropout{suffix}"
@@ -85,6 +92,8 @@ def adapter_indices(config: GemmaConfig) -> dict[str, int]:
     order = ["", "ffw_linear", "ffw_gating_2", "ffw_gating"]
     order += ["post_ffw_norm"] if config.use_post_ffw_norm else []
     order += ["pre_ffw_norm", "attention", "attention/attention_output"]
+    if config.use_query_key_norm:
+        order += ["attention/key_norm", "attention/query_norm"]
     order += ["attention/value", "attention/key", "attention/query"]
     order += ["post_attention_norm"] if config.use_post_attention_norm else []
     order += ["pre_attention_norm"]

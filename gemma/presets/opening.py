@@ -14,21 +14,22 @@ from typing import Literal
 
 from etils import epath
 
-from gemma.config import GemmaConfig
+from gemma.config import Architecture, GemmaConfig
 from gemma.presets import handles
 from gemma.presets.errors import PresetFileError
 from gemma.presets.hf_config import read_hf_config
-from gemma.presets.hf_weights import HuggingFaceWeights
+from gemma.presets.hf_weights import open_hf_weights
+from gemma.presets.json_file import read_json
 from gemma.presets.keras_config import (
     CONFIG_FILE,
     VOCABULARY_FILE,
     read_config,
-    read_json,
     read_sequence_length,
 )
-from gemma.presets.keras_weights import KerasWeights
-from gemma.presets.source import WeightSource
+from gemma.presets.keras_weights import open_keras_weights
+from gemma.presets.source import WeightSource, inside
 from gemma.presets.table import BUILT_IN, BuiltIn
+from gemma.presets.vocabulary import read_vocabulary
 
 PACKAGE_DIRECTORY = pathlib.Path(__file__).parent
 
@@ -50,7 +51,11 @@ class Preset:
     handle: str | None = None
     sequence_length: int | None = None
     """Of the preprocessor in the directory, where there is one."""
-    architecture: str = "gemma"
+
+    @property
+    def architecture(self) -> Architecture:
+        """Name of the architecture that the config describes."""
+        return self.config.architecture
 
     def weights(self) -> WeightSource:
         """Open the arrays; a preset of the table is downloaded first.
@@ -60,16 +65,14 @@ class Preset:
         """
         preset = self.downloaded()
         if preset.form == "hf":
-            return HuggingFaceWeights(preset.directory, preset.config)
-        return KerasWeights(preset.directory, preset.config)
+            return open_hf_weights(preset.directory, preset.config)
+        return open_keras_weights(preset.directory, preset.config)
 
     def vocabulary(self) -> bytes | None:
         """Return the SentencePiece model, None where the directory has none."""
         preset = self if self._has_vocabulary() else self.downloaded()
-        path = preset.directory / (
-            _HF_VOCABULARY_FILE if preset.form == "hf" else VOCABULARY_FILE
-        )
-        return path.read_bytes() if path.exists() else None
+        name = _HF_VOCABULARY_FILE if preset.form == "hf" else VOCABULARY_FILE
+        return read_vocabulary(preset.directory, name, preset.config.vocabulary_size)
 
     def downloaded(self) -> Preset:
         """Return this preset with its files on this machine.
@@ -134,7 +137,7 @@ def open_directory(directory: epath.Path, *, name: str | None = None) -> Preset:
         PresetFileError: Its `config.json` is missing, of neither form or unsupported.
     """
     path = directory / CONFIG_FILE
-    values = read_json(path)
+    values = read_json(inside(directory, CONFIG_FILE))
     if "class_name" in values:
         config, dtype = read_config(path, values)
         form: Literal["keras", "hf"] = "keras"

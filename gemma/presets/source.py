@@ -39,6 +39,9 @@ class WeightSource(Protocol):
     def read(self, path: str, index: Index | None = None) -> np.ndarray:
         """Return a variable, or the part of it that `index` names, in its dtype."""
 
+    def read_into(self, out: np.ndarray, path: str, index: Index | None = None) -> None:
+        """Write a variable, or a part of it, to `out`, rounded to its dtype."""
+
     def close(self) -> None:
         """Close the files; arrays that were read stay valid."""
 
@@ -107,8 +110,42 @@ def normalise_index(index: Index | None, shape: tuple[int, ...]) -> Index:
     return tuple(result)
 
 
-def local_file(path: epath.Path, cleanup: contextlib.ExitStack) -> pathlib.Path:
-    """Return `path` itself, or a copy of a remote file that `cleanup` removes."""
+def inside(directory: epath.Path, name: str) -> epath.Path:
+    """Return the path of a preset's file, wherever links may lead to.
+
+    A link may stay within the directory or lead to the store of the Hugging Face
+    cache, in which every file of a snapshot is a link into `blobs` beside it.
+
+    Raises:
+        PresetFileError: A link leads out of the preset.
+    """
+    path = directory / name
+    if "://" in os.fspath(path):
+        return path
+    home = pathlib.Path(directory).resolve()
+    homes = [home]
+    if home.parent.name == "snapshots":
+        homes.append(home.parents[1] / "blobs")
+    target = pathlib.Path(path).resolve()
+    if not any(target.is_relative_to(home) for home in homes):
+        raise PresetFileError(
+            path,
+            expected="a file of the preset itself",
+            received=f"a link to {target}",
+            fix="copy the file there if you trust it, or pass the directory it is in",
+        )
+    return path
+
+
+def local_file(
+    directory: epath.Path, name: str, cleanup: contextlib.ExitStack
+) -> pathlib.Path:
+    """Return a preset's file itself, or a copy of a remote one, removed by `cleanup`.
+
+    Raises:
+        PresetFileError: A link leads out of the preset.
+    """
+    path = inside(directory, name)
     if "://" not in os.fspath(path):
         return pathlib.Path(path)
     folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="gemma-"))

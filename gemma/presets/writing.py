@@ -20,7 +20,7 @@ from typing import Any
 
 from etils import epath
 
-from gemma.config import GemmaConfig
+from gemma.config import Architecture, GemmaConfig
 from gemma.presets import keras_json
 from gemma.presets.keras_config import CONFIG_FILE, PREPROCESSOR_FILE, VOCABULARY_FILE
 from gemma.presets.keras_weights import SHARDED_WEIGHTS_FILE, WEIGHTS_FILE
@@ -32,6 +32,11 @@ KERAS_HUB_VERSION = "0.32.0"
 METADATA_FILE = "metadata.json"
 TOKENIZER_FILE = "tokenizer.json"
 TASK_FILE = "task.json"
+
+_TASKS: dict[Architecture, list[str]] = {
+    "gemma": ["CausalLM"],
+    "gemma3": ["CausalLM", "TextEmbedder"],  # KerasHub has both for its backbone
+}
 
 MAX_SHARD_BYTES = 10 * 1024**3
 DEFAULT_SEQUENCE_LENGTH = 1024
@@ -72,7 +77,9 @@ def write_preset(
     _write_weight_files(target, config, dtype, arrays, max_shard_bytes)
     backbone = keras_json.backbone(config, dtype)
     if vocabulary is not None:
-        _write_text_files(target, backbone, vocabulary, sequence_length)
+        _write_text_files(
+            target, config.architecture, backbone, vocabulary, sequence_length
+        )
     _write_json(target / METADATA_FILE, _metadata(config))
     _write_json(target / CONFIG_FILE, backbone)
 
@@ -112,14 +119,20 @@ def _write_weight_files(
 
 
 def _write_text_files(
-    target: epath.Path, backbone: dict[str, Any], vocabulary: bytes, length: int
+    target: epath.Path,
+    architecture: Architecture,
+    backbone: dict[str, Any],
+    vocabulary: bytes,
+    length: int,
 ) -> None:
     path = target / VOCABULARY_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(vocabulary)
-    _write_json(target / TOKENIZER_FILE, keras_json.tokenizer())
-    _write_json(target / PREPROCESSOR_FILE, keras_json.preprocessor(length))
-    _write_json(target / TASK_FILE, keras_json.task(backbone, length))
+    _write_json(target / TOKENIZER_FILE, keras_json.tokenizer(architecture))
+    _write_json(
+        target / PREPROCESSOR_FILE, keras_json.preprocessor(architecture, length)
+    )
+    _write_json(target / TASK_FILE, keras_json.task(architecture, backbone, length))
 
 
 def _metadata(config: GemmaConfig) -> dict[str, Any]:
@@ -128,7 +141,7 @@ def _metadata(config: GemmaConfig) -> dict[str, Any]:
         "keras_hub_version": KERAS_HUB_VERSION,
         "parameter_count": config.parameter_count,
         "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
-        "tasks": ["CausalLM"],
+        "tasks": _TASKS[config.architecture],
     }
 
 

@@ -97,7 +97,7 @@ HOSTILE = {
     petabyte: "1125899906842624 bytes declared and 0 stored",
     bomb: "50331648 bytes declared and",
     named_type: "a Datatype",
-    text: r"bytes declared|shape \(4, 48, 16\)",
+    text: "expected floating point numbers, received dtype object",
     deep: "groups more than 16 deep",
 }
 
@@ -188,7 +188,10 @@ def test_a_config_that_is_no_object_is_refused(preset, content, message):
 
 
 KERAS_CONFIGS = [
-    ({"class_name": "Lambda"}, "class_name: expected GemmaBackbone, received Lambda"),
+    (
+        {"class_name": "Lambda"},
+        "class_name: expected GemmaBackbone or .*, received Lambda",
+    ),
     ({"config": None}, "config: expected an object with the dimensions"),
     ({"config.lambda": "x"}, "received also lambda"),
     ({"config.num_layers": "3"}, "config.num_layers: expected a number"),
@@ -228,7 +231,7 @@ def test_the_module_that_a_config_names_is_not_imported(preset):
 def test_a_cut_off_safetensors_file_is_refused(hf):
     path = hf / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    refused(hf, "expected a whole safetensors file")
+    refused(hf, r"expected \d+ bytes from byte \d+ on, received a file of")
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid")
     refused(hf, "a Git LFS pointer")
     path.write_bytes(b"")
@@ -261,7 +264,7 @@ def test_quantized_tensors_are_refused(hf):
     path = hf / "model.safetensors"
     tensors = load_file(path)
     save_file(tensors | {NORM: tensors[NORM].astype(np.int8)}, path)
-    refused(hf, "final_normalization/scale: expected F32 or BF16 or F16, received I8")
+    refused(hf, "norm.weight: expected float32 or bfloat16 or float16, received int8")
 
 
 def test_an_index_joins_its_files_and_names_only_those_beside_it(hf):

@@ -14,7 +14,14 @@ from gemma.presets.hf_weights import hf_name
 from gemma.presets.keras_layout import adapter_indices
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
-DIRECTORIES = ["keras_hub/gemma", "keras_hub/gemma2", "hf/gemma", "hf/gemma2"]
+DIRECTORIES = [
+    "keras_hub/gemma",
+    "keras_hub/gemma2",
+    "keras_hub/gemma3",
+    "hf/gemma",
+    "hf/gemma2",
+    "hf/gemma3",
+]
 
 
 @pytest.mark.parametrize("name", DIRECTORIES)
@@ -117,12 +124,15 @@ def test_gemma_1_calls_the_norm_before_the_feed_forward_by_another_name():
 def test_adapter_numbers_are_those_that_keras_hub_counts():
     first = adapter_indices(open_preset(str(GOLDEN / "keras_hub/gemma")).config)
     second = adapter_indices(open_preset(str(GOLDEN / "keras_hub/gemma2")).config)
+    third = adapter_indices(open_preset(str(GOLDEN / "keras_hub/gemma3")).config)
     for layer in range(3):
         block = f"decoder_block_{layer}/attention"
         assert first[f"{block}/value"] == 8 + 11 * layer
         assert first[f"{block}/query"] == 10 + 11 * layer
         assert second[f"{block}/value"] == 9 + 13 * layer
         assert second[f"{block}/query"] == 11 + 13 * layer
+        assert third[f"{block}/value"] == 11 + 15 * layer
+        assert third[f"{block}/query"] == 13 + 15 * layer
 
 
 def test_tiny_preset_brings_its_vocabulary():
