@@ -144,7 +144,7 @@ def _open(
     """Map the name of every tensor to a view of it."""
     tensors: dict[str, np.ndarray] = {}
     for name in weight_files(directory):
-        found = open_safetensors(local_file(directory, name, cleanup))
+        found = open_safetensors(local_file(inside(directory, name), cleanup))
         if twice := sorted(tensors.keys() & found.keys()):
             raise PresetFileError(
                 directory,

@@ -42,7 +42,7 @@ def _open(directory: epath.Path, cleanup: contextlib.ExitStack) -> dict[str, Sto
     """Map dataset names to datasets; a single file wins over shards."""
     found: dict[str, Stored] = {}
     for name in weight_files(directory):
-        path = local_file(directory, name, cleanup)
+        path = local_file(inside(directory, name), cleanup)
         file = cleanup.enter_context(hdf5.open_hdf5(path))
         for full, data in hdf5.stored_arrays(file, ignored=_is_random_state).items():
             # Keras 2 named the list of layers so.

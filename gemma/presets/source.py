@@ -137,15 +137,8 @@ def inside(directory: epath.Path, name: str) -> epath.Path:
     return path
 
 
-def local_file(
-    directory: epath.Path, name: str, cleanup: contextlib.ExitStack
-) -> pathlib.Path:
-    """Return a preset's file itself, or a copy of a remote one, removed by `cleanup`.
-
-    Raises:
-        PresetFileError: A link leads out of the preset.
-    """
-    path = inside(directory, name)
+def local_file(path: epath.Path, cleanup: contextlib.ExitStack) -> pathlib.Path:
+    """Return `path` itself, or a copy of a remote file that `cleanup` removes."""
     if "://" not in os.fspath(path):
         return pathlib.Path(path)
     folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="gemma-"))

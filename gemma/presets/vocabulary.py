@@ -13,7 +13,7 @@ from etils import epath
 
 from gemma.presets import hdf5
 from gemma.presets.errors import PresetFileError
-from gemma.presets.source import local_file
+from gemma.presets.source import inside, local_file
 
 _MAX_BYTES = 64 << 20
 """Gemma's own vocabularies have 4 to 5 megabytes."""
@@ -34,7 +34,7 @@ def read_vocabulary(
         return None
     path = directory / name
     with contextlib.ExitStack() as cleanup:
-        file = local_file(directory, name, cleanup)
+        file = local_file(inside(directory, name), cleanup)
         hdf5.check_signature(file, b"", kind="a SentencePiece model")
         if file.stat().st_size > _MAX_BYTES:
             _refuse(path, f"at most {_MAX_BYTES} bytes", file.stat().st_size)
