@@ -2,7 +2,7 @@
 
 Turns a typed configuration into a list of problems, all of them at once. It refuses
 to look at devices, files or models: those checks are with the code that opens them.
-Of this machine it asks one thing, whether there is a key for W&B, so that a run which
+Of this machine it asks only for Keras's backend and a key of W&B, so that a run which
 cannot begin says so before JAX is imported.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import os
 import re
 from collections.abc import Iterator
 
@@ -60,6 +61,7 @@ def find_problems(config: RunConfig) -> list[ConfigError]:
         *_lora_problems(config),
         *_run_problems(config),
         *_tracker_problems(config),
+        *_backend_problems(),
     ]
     return values + [problem for problem in together if problem.key not in wrong]
 
@@ -196,6 +198,17 @@ def _tracker_problems(config: RunConfig) -> Iterator[ConfigError]:
         choose_mode(config.tracker.mode)
     except ConfigError as error:
         yield error
+
+
+def _backend_problems() -> Iterator[ConfigError]:
+    chosen = os.environ.get("KERAS_BACKEND", "jax")
+    if chosen != "jax":
+        yield ConfigError(
+            key="KERAS_BACKEND",
+            expected="jax, or no such variable",
+            received=chosen,
+            fix="unset KERAS_BACKEND",
+        )
 
 
 def _meant_target(pattern: str) -> str:

@@ -120,6 +120,13 @@ def test_projections_are_those_of_the_model():
     assert PROJECTIONS == OF_THE_MODEL
 
 
+def test_another_backend_of_keras_is_told(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with pytest.raises(ConfigError, match="unset KERAS_BACKEND") as caught:
+        check(RunConfig())
+    assert caught.value.received == "torch"
+
+
 def test_only_adapters_that_are_made_need_targets():
     check(compose(["lora=none", "lora.targets=[qery]"]))
 

@@ -17,23 +17,29 @@ THIRTY_STEPS = (
 MANY_STEPS = ("trainer.num_train_steps=2000", "trainer.eval_every_steps=0")
 
 
-@pytest.fixture(scope="module")
-def unbroken(runs_below, tmp_path_factory):
-    made = runs_below(tmp_path_factory.mktemp("unbroken"))
-    assert made.finish("run.name=whole", *THIRTY_STEPS)[0] == 0
-    return made.losses("whole"), made.evaluations("whole")
-
-
-def test_a_killed_run_ends_bit_for_bit_as_one_left_alone(runs, unbroken):
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param((), id="adapters"),
+        pytest.param(("lora=none",), id="all weights"),
+        pytest.param(("trainer.microbatch_size=2",), id="eight microbatches a step"),
+    ],
+)
+def test_a_killed_run_ends_bit_for_bit_as_one_left_alone(runs, form):
+    words = (*THIRTY_STEPS, *form)
+    assert runs.finish("run.name=unbroken", *words)[0] == 0
     step = random.SystemRandom().randint(1, 20)
-    code, _ = runs.interrupt("run.name=killed", *THIRTY_STEPS, step=step)
+    code, _ = runs.interrupt("run.name=killed", *words, step=step)
     assert code == -signal.SIGKILL
-    code, output = runs.finish("run.name=killed", *THIRTY_STEPS)
+    code, output = runs.finish("run.name=killed", *words)
     assert code == 0, output
-    metrics = read_metrics(runs.root / "killed")
-    losses = {m["step"]: m["train/loss"] for m in metrics if "train/loss" in m}
-    assert losses == unbroken[0], f"killed at step {step}"
-    assert runs.evaluations("killed") == unbroken[1]
+    assert read_losses(runs, "killed") == read_losses(runs, "unbroken"), step
+    assert runs.evaluations("killed") == runs.evaluations("unbroken")
+
+
+def read_losses(runs, name):
+    metrics = read_metrics(runs.root / name)
+    return {m["step"]: m["train/loss"] for m in metrics if "train/loss" in m}
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(runs):

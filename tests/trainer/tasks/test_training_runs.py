@@ -132,6 +132,17 @@ def test_generation_answers_a_prompt(finished, capsys):
     assert capsys.readouterr().out.strip()
 
 
+def test_a_preset_with_an_adapter_answers_as_the_run_did(finished, capsys):
+    adapter = finished.root / "whole" / "artifacts/lora/adapter.lora.h5"
+    sample = read_events(finished.root / "whole", "samples")[-1]["samples"][0]
+    prompt = f"generate.prompt='{sample['prompt']}'"
+    words = ("task=generate", "run.root=nowhere", prompt)
+    assert finished.here(*words, f"lora.path={adapter}") == 0
+    assert capsys.readouterr().out.strip() == sample["after"].strip()
+    assert finished.here(*words) == 0
+    assert capsys.readouterr().out.strip() == sample["before"].strip()
+
+
 def test_generation_without_a_run_names_those_there_are(finished):
     with pytest.raises(ConfigError, match="whole"):
         finished.here("task=generate", "run.name=other", "generate.prompt=x")
