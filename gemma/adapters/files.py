@@ -24,6 +24,7 @@ from gemma.adapters.sidecar import (
     Sidecar,
     checked_path,
     read_sidecar,
+    sidecar_path,
     write_sidecar,
 )
 from gemma.config import GemmaConfig
@@ -115,7 +116,7 @@ def write_lora(
     content = _file_of(arrays, sidecar, config)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    write_sidecar(path, sidecar, content)
+    write_sidecar(sidecar_path(path), sidecar, content)
 
 
 def read_lora(path: os.PathLike[str] | str, config: GemmaConfig) -> Adapter:
@@ -128,7 +129,7 @@ def read_lora(path: os.PathLike[str] | str, config: GemmaConfig) -> Adapter:
     """
     path = checked_path(path)
     stored_rank, stored = _read_file(path)
-    sidecar = read_sidecar(path)
+    sidecar = read_sidecar(sidecar_path(path), path)
     if sidecar is None:
         sidecar = Sidecar(
             rank=stored_rank,

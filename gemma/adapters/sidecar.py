@@ -23,7 +23,7 @@ from gemma.presets.keras_config import read_json
 
 SUFFIX = ".lora.h5"
 
-_FETCH = "copy the .lora.h5 file and its .json again, both from one place"
+_FETCH = "copy the adapter's file and its .json again, both from one place"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,20 +57,19 @@ def sidecar_path(path: os.PathLike[str] | str) -> epath.Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + ".json")
 
 
-def write_sidecar(path: epath.Path, sidecar: Sidecar, content: bytes) -> None:
-    """Write the sidecar of the adapter `path`, whose bytes are `content`."""
+def write_sidecar(side: epath.Path, sidecar: Sidecar, content: bytes) -> None:
+    """Write the sidecar of an adapter whose file has the bytes `content`."""
     values = dataclasses.asdict(sidecar)
     values["sha256"] = hashlib.sha256(content).hexdigest()
-    sidecar_path(path).write_text(json.dumps(values, indent=4) + "\n")
+    side.write_text(json.dumps(values, indent=4) + "\n")
 
 
-def read_sidecar(path: epath.Path) -> Sidecar | None:
-    """Return the sidecar of the adapter `path`, None where there is none.
+def read_sidecar(side: epath.Path, path: epath.Path) -> Sidecar | None:
+    """Return the sidecar `side` of the adapter `path`, None where there is none.
 
     Raises:
         PresetFileError: A value is missing or wrong, or belongs to another file.
     """
-    side = sidecar_path(path)
     if not side.exists():
         return None
     values = read_json(side)

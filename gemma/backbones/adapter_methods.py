@@ -17,7 +17,9 @@ from gemma.adapters import (
     Adapter,
     base_hash,
     read_lora,
+    read_peft,
     write_lora,
+    write_peft,
 )
 from gemma.config import GemmaConfig
 from gemma.layers.decoder_block import GemmaDecoderBlock
@@ -120,7 +122,13 @@ class AdapterMethods:
         self._unmerged = None
 
     def base_hash(self) -> str:
-        """Return the hash of the weights without adapters (`gemma.adapters.base`)."""
+        """Return the hash of the weights without adapters (`gemma.adapters.base`).
+
+        Of a quantized model it is the hash of the float weights, which its adapters
+        are merged into.
+        """
+        if self.quantization is not None:
+            return base_hash(self.gemma_config, self._float_base().read)
         variables = {v.path: v for v in self.weights}
         merged = {} if self._unmerged is None else self._unmerged.by_path
 
@@ -150,6 +158,37 @@ class AdapterMethods:
                 adapters are merged.
         """
         self._load(filepath, read_lora(filepath, self.gemma_config))
+
+    def save_peft_adapter(self, directory: str) -> None:
+        """Write the adapters as PEFT's directory, for transformers' model of the base.
+
+        Exact at the rank for `shared` factors. `keras` factors have an A for every
+        head: query, key and value become blocks, at rank times heads, and
+        `rank_pattern` and `alpha_pattern` in `adapter_config.json` say so.
+
+        Raises:
+            ValueError: There are no adapters.
+        """
+        write_peft(
+            directory,
+            self._factors("save"),
+            dropout=self.lora.dropout,
+            **self._description(),
+        )
+
+    def load_peft_adapter(self, directory: str) -> None:
+        """Read adapters from PEFT's directory; add them first where there are none.
+
+        Adapters that PEFT trained are `shared`, at the largest of their ranks. Those
+        of `save_peft_adapter` come back as they were.
+
+        Raises:
+            PresetFileError: The files are damaged, belong to another model or other
+                weights, or hold what our adapters have no place for.
+            ValueError: Rank, targets or factorisation differ from the model's, or the
+                adapters are merged.
+        """
+        self._load(directory, read_peft(directory, self.gemma_config))
 
     def _load(self, origin: str, adapter: Adapter) -> None:
         if self._unmerged is not None:
