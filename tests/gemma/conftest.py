@@ -11,7 +11,7 @@ from gemma.backend import select_jax
 select_jax()  # before a test module imports Keras
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-FAMILIES = ("gemma", "gemma2")
+FAMILIES = ("gemma", "gemma2", "gemma3")
 
 SMALL = {
     "vocabulary_size": 96,

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from gemma import GemmaBackbone
+from gemma import Backbone
 from gemma.decoding import Decoder
 from gemma.layers.token_embedding import unembed
 from gemma.presets.hf_weights import hf_name
@@ -36,7 +36,7 @@ def inputs(golden):
 
 @pytest.fixture(scope="module")
 def backbone(directory):
-    return GemmaBackbone.from_preset(str(directory))
+    return Backbone.from_preset(str(directory))
 
 
 @pytest.fixture(scope="module")
