@@ -4,6 +4,7 @@ Knows the files of KerasHub and Hugging Face and nothing of Keras, JAX or device
 """
 
 from gemma.presets.errors import PresetFileError
+from gemma.presets.hf_writing import write_hf
 from gemma.presets.opening import Preset, open_directory, open_preset
 from gemma.presets.source import WeightSource, check_whole
 from gemma.presets.table import BUILT_IN, BuiltIn
@@ -18,5 +19,6 @@ __all__ = [
     "check_whole",
     "open_directory",
     "open_preset",
+    "write_hf",
     "write_preset",
 ]

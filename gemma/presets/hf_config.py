@@ -121,8 +121,6 @@ def _gemma2(
     path: epath.Path, values: Mapping[str, Any], dims: Mapping[str, int]
 ) -> dict[str, Any]:
     """Return the switches of Gemma 2."""
-    if not _has_windows(path, values, dims["num_layers"], period=2):
-        refuse(path, "layer_types", "sliding and full in turn", values["layer_types"])
     return {
         **_query_scale(path, values, dims),
         "use_post_ffw_norm": True,
@@ -131,8 +129,7 @@ def _gemma2(
             path, values, "attn_logit_softcapping", 50.0
         ),
         "final_logit_soft_cap": soft_cap(path, values, "final_logit_softcapping", 30.0),
-        "use_sliding_window_attention": True,
-        "sliding_window_size": integer(path, values, "sliding_window"),
+        **_windows(path, values, dims["num_layers"], period=2),
     }
 
 
@@ -140,8 +137,6 @@ def _gemma3(
     path: epath.Path, values: Mapping[str, Any], dims: Mapping[str, int]
 ) -> dict[str, Any]:
     """Return the switches of Gemma 3."""
-    windows = _has_windows(path, values, dims["num_layers"], period=6)
-    window = integer(path, values, "sliding_window") if windows else None
     return {
         **_query_scale(path, values, dims),
         "use_query_key_norm": True,
@@ -151,8 +146,7 @@ def _gemma3(
             path, values, "attn_logit_softcapping", None
         ),
         "final_logit_soft_cap": soft_cap(path, values, "final_logit_softcapping", None),
-        "use_sliding_window_attention": windows,
-        **({"sliding_window_size": window} if windows else {}),
+        **_windows(path, values, dims["num_layers"], period=6),
         **rope_factors(path, values),
     }
 
@@ -175,6 +169,16 @@ def layer_types(config: GemmaConfig) -> list[str]:
     return [names[config.attention_kind(i)] for i in range(config.num_layers)]
 
 
+def _windows(
+    path: epath.Path, values: Mapping[str, Any], num_layers: int, *, period: int
+) -> dict[str, Any]:
+    """Return which layers are local, and how far they see."""
+    if not _has_windows(path, values, num_layers, period=period):
+        return {"use_sliding_window_attention": False}
+    window = integer(path, values, "sliding_window")
+    return {"use_sliding_window_attention": True, "sliding_window_size": window}
+
+
 def _has_windows(
     path: epath.Path, values: Mapping[str, Any], num_layers: int, *, period: int
 ) -> bool:
@@ -192,6 +196,6 @@ def _has_windows(
     if given == expected:
         return True
     if given != ["full_attention"] * len(expected):
-        last = f"every {period}th full_attention and the others sliding_attention"
-        refuse(path, "layer_types", last, given)
+        pattern = f"sliding_attention, but full_attention for layers {period}n"
+        refuse(path, "layer_types", pattern, given)
     return False

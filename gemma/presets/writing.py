@@ -38,6 +38,24 @@ _TASKS: dict[Architecture, list[str]] = {
     "gemma3": ["CausalLM", "TextEmbedder"],  # KerasHub has both for its backbone
 }
 
+_FILES = (
+    CONFIG_FILE,
+    METADATA_FILE,
+    TOKENIZER_FILE,
+    PREPROCESSOR_FILE,
+    TASK_FILE,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    SHARDED_WEIGHTS_FILE,
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "generation_config.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+"""Files of a preset in either form; those of a model card are left alone."""
+
 MAX_SHARD_BYTES = 10 * 1024**3
 DEFAULT_SEQUENCE_LENGTH = 1024
 
@@ -73,7 +91,7 @@ def write_preset(
         )
     target = epath.Path(directory)
     target.mkdir(parents=True, exist_ok=True)
-    _remove_preset(target)
+    remove_preset(target)
     _write_weight_files(target, config, dtype, arrays, max_shard_bytes)
     backbone = keras_json.backbone(config, dtype)
     if vocabulary is not None:
@@ -84,21 +102,16 @@ def write_preset(
     _write_json(target / CONFIG_FILE, backbone)
 
 
-def _remove_preset(target: epath.Path) -> None:
-    """Remove the files of an older preset, so that none of them outlives it."""
-    for name in (
-        CONFIG_FILE,
-        METADATA_FILE,
-        TOKENIZER_FILE,
-        PREPROCESSOR_FILE,
-        TASK_FILE,
-        VOCABULARY_FILE,
-        WEIGHTS_FILE,
-        SHARDED_WEIGHTS_FILE,
-    ):
+def remove_preset(target: epath.Path) -> None:
+    """Remove the files of an older preset of either form: none shall outlive it.
+
+    `config.json` goes first: without it a directory is unfinished.
+    """
+    for name in _FILES:
         (target / name).unlink(missing_ok=True)
-    for shard in list(target.glob("model_*.weights.h5")):
-        shard.unlink()
+    for pattern in ("model_*.weights.h5", "model-*-of-*.safetensors"):
+        for shard in list(target.glob(pattern)):
+            shard.unlink()
 
 
 def _write_weight_files(

@@ -105,7 +105,7 @@ REFUSED = [
         {"rope_parameters": None, "rope_scaling": {"type": "linear", "beta": 2}},
         r"expected factor and rope_theta and rope_type, received \['beta'\]",
     ),
-    ({"layer_types": ["full_attention"]}, "expected every 6th full_attention"),
+    ({"layer_types": ["full_attention"]}, "but full_attention for layers 6n"),
     (
         {"layer_types": None, "sliding_window_pattern": 4},
         "sliding_window_pattern: expected 6 or 1, received 4",

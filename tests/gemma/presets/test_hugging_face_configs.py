@@ -84,7 +84,7 @@ REFUSED = [
     ({"rms_norm_eps": "x"}, "rms_norm_eps: expected a number, received 'x'"),
     ({"num_key_value_heads": 3}, "expected dimensions of a Gemma model"),
     ({"query_pre_attn_scalar": "7"}, "query_pre_attn_scalar: expected a number"),
-    ({"layer_types": ["full_attention"] * 4}, "expected sliding and full in turn"),
+    ({"layer_types": ["full_attention"] * 3}, "but full_attention for layers 2n"),
 ]
 
 
