@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gemma import GemmaBackbone
+from gemma import Backbone, GemmaBackbone
 from gemma.adapters import base_hash
 from gemma.adapters.base import central_block
 from gemma.config import GemmaConfig
@@ -50,7 +50,7 @@ def test_files_and_models_of_every_dtype_have_one_hash(keras_hub_golden, tmp_pat
     directory, _ = keras_hub_golden
     expected = hash_of_files(directory)
     for dtype in ("float32", "bfloat16"):
-        backbone = GemmaBackbone.from_preset(str(directory), dtype=dtype)
+        backbone = Backbone.from_preset(str(directory), dtype=dtype)
         assert backbone.base_hash() == expected
         backbone.save_to_preset(str(tmp_path / dtype))
         assert hash_of_files(tmp_path / dtype) == expected
