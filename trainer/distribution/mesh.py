@@ -74,7 +74,7 @@ def choose_mesh(
     for shape in shapes:
         needed = planned_bytes(shape)
         if bytes_per_device is None or needed <= bytes_per_device:
-            return MeshChoice(shape, _reason(shape, needed, bytes_per_device))
+            return MeshChoice(shape, _reason(needed, bytes_per_device))
     smallest = min((planned_bytes(shape) for shape in shapes), default=0)
     raise MemoryPlanError(
         key="mesh.shape",
@@ -105,9 +105,9 @@ def device_bytes(device: jax.Device) -> int | None:
     return stats.get("bytes_limit") if stats else None
 
 
-def _reason(shape: tuple[int, int], needed: int, limit: int | None) -> str:
-    have = "memory of a device unknown" if limit is None else f"of {_gib(limit)}"
-    return f"auto: {shape[0]}x{shape[1]}, planned {_gib(needed)} a device, {have}"
+def _reason(needed: int, limit: int | None) -> str:
+    have = "" if limit is None else f" of {_gib(limit)}"
+    return f"auto, planned {_gib(needed)} a device{have}"
 
 
 def _gib(size: int) -> str:

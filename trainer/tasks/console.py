@@ -73,16 +73,15 @@ class Bar:
         self._screen, self._total = screen, num_train_steps
         self._plain_every = max(1, round(num_train_steps * PLAIN_LINE_EVERY))
         self._progress = Progress(
-            TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[shown]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             console=screen.console,
             disable=not screen.console.is_terminal,
         )
         self._task = self._progress.add_task(
-            "training", total=num_train_steps, completed=first_step, shown=""
+            "training", total=num_train_steps, completed=first_step, shown="starting"
         )
 
     def __enter__(self) -> Bar:

@@ -29,7 +29,7 @@ def introduce(
             "trained": f"{trained:,} ({100 * trained / total:.2f} %) "
             + _trained_what(session),
             "mesh": f"{session.choice} (batch x model) on {jax.device_count()} "
-            f"{device.device_kind} device(s)  {session.choice.reason}",
+            f"{device.device_kind} device(s)" + _because(session.choice.reason),
             "data": f"{config.data.source}: {facts['train']['rows']:,} rows, "
             f"{held_out['rows'] if held_out else 0:,} held out, about "
             f"{rows['tokens_per_row']:.0f} tokens a row",
@@ -41,6 +41,10 @@ def introduce(
             "directory": directory.path,
         },
     )
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""
 
 
 def _trained_what(session: Session) -> str:
