@@ -7,11 +7,13 @@ the folder holds, and to ask for credentials: an error says where they belong.
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Callable
 
 from etils import epath
 
+from gemma.presets import hub, kaggle
 from gemma.presets.errors import PresetFileError
 
 KAGGLE = "kaggle://"
@@ -19,12 +21,10 @@ HUGGING_FACE = "hf://"
 
 _KAGGLE_HANDLE = re.compile(r"[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+(/\d+)?")
 _HUGGING_FACE_HANDLE = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_KAGGLE_VERSION_SLASHES = 4
 
 # Raised before a server was asked.
 _LOG_IN = ("UnauthenticatedError", "LocalTokenNotFoundError", "CredentialError")
-
-# Only what the readers open: never a pickled .bin.
-_HUGGING_FACE_FILES = ["*.json", "*.safetensors", "*.h5", "*.spm", "tokenizer.model"]
 
 
 def is_handle(preset: str) -> bool:
@@ -36,22 +36,25 @@ def download(handle: str) -> epath.Path:
     """Return the local directory of a handle, downloaded unless it is cached.
 
     Raises:
-        PresetFileError: The handle is misspelt, or its client refused or failed.
+        PresetFileError: The handle is misspelt, its client refused or failed, or a
+            file that it brought is damaged.
     """
     if handle.startswith(KAGGLE):
-        name = _match(_KAGGLE_HANDLE, handle, KAGGLE, "owner/model/keras/variation")
+        name = _match(_KAGGLE_HANDLE, handle, KAGGLE, "owner/model/keras/variation")[0]
         return _fetch(
             handle,
-            lambda: _kaggle(name[0]),
-            page=f"https://www.kaggle.com/models/{'/'.join(name[0].split('/')[:2])}",
+            lambda: kaggle.fetch_kaggle(name),
+            page=f"https://www.kaggle.com/models/{'/'.join(name.split('/')[:2])}",
             log_in="set KAGGLE_USERNAME and KAGGLE_KEY or write ~/.kaggle/kaggle.json",
+            again=f"it goes on where it stopped{_cached_kaggle(name)}",
         )
-    name = _match(_HUGGING_FACE_HANDLE, handle, HUGGING_FACE, "owner/model")
+    found = _match(_HUGGING_FACE_HANDLE, handle, HUGGING_FACE, "owner/model")
     return _fetch(
         handle,
-        lambda: _hugging_face(name[1], name[2]),
-        page=f"https://huggingface.co/{name[1]}",
+        lambda: hub.fetch_hugging_face(found[1], found[2]),
+        page=f"https://huggingface.co/{found[1]}",
         log_in="run `hf auth login` or set HF_TOKEN",
+        again="files that are complete are kept",
     )
 
 
@@ -69,26 +72,27 @@ def _match(
     return found
 
 
-def _kaggle(name: str) -> str:
-    import kagglehub  # slow to import, and only needed here
-
-    return kagglehub.model_download(name)
-
-
-def _hugging_face(name: str, revision: str | None) -> str:
-    import huggingface_hub  # slow to import, and only needed here
-
-    return huggingface_hub.snapshot_download(
-        name, revision=revision, allow_patterns=_HUGGING_FACE_FILES
-    )
+def _cached_kaggle(name: str) -> str:
+    """Say which version needs no network: without one, Kaggle is asked for it."""
+    versions = kaggle.cached_versions(name)
+    if not versions or name.count("/") == _KAGGLE_VERSION_SLASHES:
+        return ""
+    return f"; or name the version in the cache, {KAGGLE}{name}/{versions[-1]}"
 
 
 def _fetch(
-    handle: str, call: Callable[[], str], *, page: str, log_in: str
+    handle: str,
+    call: Callable[[], pathlib.Path],
+    *,
+    page: str,
+    log_in: str,
+    again: str,
 ) -> epath.Path:
     """Run a client and say what its errors ask for."""
     try:
         return epath.Path(call())
+    except PresetFileError:
+        raise
     except Exception as error:  # the clients share no class of errors
         cause = _cause(error)
         status, kind = _status(cause), type(cause).__name__
@@ -96,12 +100,30 @@ def _fetch(
             fix = f"accept the licence at {page}, then {log_in}"
         elif status == 404:
             fix = f"see {page}: is the name right? If the model is private, {log_in}"
+        elif status == 429:
+            fix = f"wait some minutes and run it again; for a higher limit {log_in}"
+        elif status is not None:
+            fix = f"run it again later: {again}"
+        elif _is_offline(error):
+            fix = "unset HF_HUB_OFFLINE, or pass a directory that was downloaded before"
         else:
-            fix = "check the network, or pass a directory that was downloaded before"
-        reason = (str(cause).strip().splitlines() or ["no message"])[0]
+            fix = (
+                f"check the network and run it again: {again}; "
+                "or pass a directory that was downloaded before"
+            )
+        reason = (str(cause).strip().splitlines() or ["no message"])[0].rstrip(".")
         raise PresetFileError(
             handle, expected="a download", received=f"{kind}: {reason}", fix=fix
         ) from error
+
+
+def _is_offline(error: BaseException) -> bool:
+    seen: BaseException | None = error
+    while seen is not None:
+        if type(seen).__name__ == "OfflineModeIsEnabled":
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _cause(error: BaseException) -> BaseException:
