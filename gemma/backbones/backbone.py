@@ -105,6 +105,8 @@ class Backbone(AdapterMethods, keras.Model):
                 its weights do not fit the arguments.
         """
         opened = open_preset(preset)
+        if load_weights:
+            opened = opened.downloaded()  # a refusal comes before any memory
         arguments = {"dtype": opened.dtype, **opened.config.to_mapping(), **kwargs}
         backbone = cls._class_for(opened)(**arguments)
         if load_weights:
