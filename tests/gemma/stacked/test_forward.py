@@ -11,7 +11,7 @@ from gemma.stacked import Stacked
 from gemma.stacked.tree import stack_values
 
 SAME = 1e-5  # float32 on a CPU, sums in another order
-MODELS = [("gemma", 3), ("gemma2", 3), ("gemma2", 4)]
+MODELS = [("gemma", 3), ("gemma2", 3), ("gemma2", 4), ("gemma3", 8)]
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda p: f"{p[0]}-{p[1]}")
