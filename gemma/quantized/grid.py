@@ -1,0 +1,158 @@
+"""Weights as integers in blocks that share a scale, in NumPy.
+
+Turns a weight into its nearest points on a grid of 16 (`int4`) or 255 (`int8`) evenly
+spaced values a block, and says which shapes that takes. It refuses to know layers,
+files and devices; `gemma.quantized.array` has the way back.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import ml_dtypes
+import numpy as np
+
+Quantization = Literal["int8", "int4"]
+Shape = tuple[int, ...]
+
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+BLOCK = 32
+"""Weights that share a scale, along the dim that a product sums over."""
+ZERO = 8
+"""What stands for 0 among the 16 codes of int4."""
+SCALE_DTYPE = np.dtype(ml_dtypes.bfloat16)
+
+_SHRINKS = (1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+"""Tried factors of the scale under which int4's block just fits its grid."""
+_PART = 1 << 16  # weights worked on at a time: what comes between stays in the cache
+
+
+def check_quantization(quantization: str) -> None:
+    """Refuse another word than `int8` and `int4`.
+
+    Raises:
+        ValueError: It is another.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(
+            f"quantization must be {' or '.join(map(repr, QUANTIZATIONS))}, "
+            f"received {quantization!r}"
+        )
+
+
+def block_size(dim: int) -> int:
+    """Return the largest even divisor of a dim up to `BLOCK`.
+
+    Raises:
+        ValueError: The dim is odd; two int4 codes share a byte.
+    """
+    if dim % 2:
+        raise ValueError(f"quantized dims must be even, received {dim}")
+    return max(n for n in range(2, min(dim, BLOCK) + 1, 2) if dim % n == 0)
+
+
+def quantized_shapes(
+    shape: Shape, quantization: Quantization, axis: int
+) -> tuple[Shape, Shape]:
+    """Return the shapes of integers and scales for a weight's shape.
+
+    Args:
+        shape: Of the weight.
+        quantization: `int4` puts two codes into a byte.
+        axis: Negative index of the dim that blocks run along.
+    """
+    dim = shape[axis]
+    stored = dim // 2 if quantization == "int4" else dim
+    scales = dim // block_size(dim)
+    return _with_dim(shape, axis, stored), _with_dim(shape, axis, scales)
+
+
+def quantize(
+    weight: np.ndarray, quantization: Quantization, axis: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return integers (int8, or uint8 with two codes) and bfloat16 scales.
+
+    A scale is rounded before the integers are, so that rounding it costs nothing.
+
+    Args:
+        weight: Of any float dtype.
+        quantization: Grid.
+        axis: Negative index of the dim that blocks run along.
+    """
+    shapes = quantized_shapes(weight.shape, quantization, axis)
+    size, after = block_size(weight.shape[axis]), math.prod(weight.shape[axis:][1:])
+    blocks = weight.reshape(-1, size, after)
+    integers = np.empty(blocks.shape, np.int8)
+    scales = np.empty((len(blocks), 1, after), SCALE_DTYPE)
+    step = max(1, _PART // (size * after))
+    nearest = _nearest_int4 if quantization == "int4" else _nearest_int8
+    for start in range(0, len(blocks), step):
+        part = slice(start, start + step)
+        found = nearest(_inner(blocks[part]).astype(np.float32))
+        integers[part], scales[part] = map(_inner, found)
+    stored = _packed(integers) if quantization == "int4" else integers
+    return stored.reshape(shapes[0]), scales.reshape(shapes[1])
+
+
+def _inner(blocks: np.ndarray) -> np.ndarray:
+    """Exchange first and last dim if the last is 1: NumPy is slow on short rows."""
+    return blocks if min(blocks.shape[0], blocks.shape[2]) > 1 else blocks.T
+
+
+def _nearest_int8(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the largest weight of a block to the end of the grid."""
+    largest = np.abs(blocks).max(1, keepdims=True)
+    scales = _rounded_up(largest / 127)
+    return np.rint(blocks * _inverse(scales)).astype(np.int8), scales
+
+
+def _nearest_int4(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Try several scales and keep, for each block, the one of least error.
+
+    The grid runs from -8 to 7: the scale takes the sign that puts the largest weight
+    on the longer side. Squared errors count in proportion to the weight's size: large
+    weights are few and carry the outputs.
+    """
+    sizes = np.abs(blocks)
+    low, high = blocks.min(1, keepdims=True), blocks.max(1, keepdims=True)
+    largest = np.where(-low > high, low, high)
+    best_error = np.full(largest.shape, np.inf, np.float32)
+    best, best_codes = np.zeros_like(largest), np.zeros_like(blocks)
+    for shrink in _SHRINKS:
+        scales = _rounded(largest * (-shrink / ZERO))
+        codes = np.clip(np.rint(blocks * _inverse(scales)), -ZERO, ZERO - 1)
+        error = (sizes * np.square(codes * scales - blocks)).sum(1, keepdims=True)
+        better = error < best_error
+        best_error = np.where(better, error, best_error)
+        best = np.where(better, scales, best)
+        np.copyto(best_codes, codes, where=better)
+    return best_codes.astype(np.int8), best
+
+
+def _packed(codes: np.ndarray) -> np.ndarray:
+    """Put the second half of each block [blocks, size, after] above the first."""
+    half = codes.shape[1] // 2
+    unsigned = (codes + ZERO).astype(np.uint8)
+    return unsigned[:, :half] | unsigned[:, half:] << 4
+
+
+def _inverse(scales: np.ndarray) -> np.ndarray:
+    """Return 1 / scale, and 0 for a block of zeros."""
+    return np.divide(1.0, scales, out=np.zeros_like(scales), where=scales != 0)
+
+
+def _rounded(scales: np.ndarray) -> np.ndarray:
+    return scales.astype(SCALE_DTYPE).astype(np.float32)
+
+
+def _rounded_up(scales: np.ndarray) -> np.ndarray:
+    """Round to bfloat16, never down: a smaller scale would cut the largest weight."""
+    bits = scales.astype(np.float32).view(np.uint32)
+    return (bits + 0xFFFF & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def _with_dim(shape: Shape, axis: int, dim: int) -> Shape:
+    changed = list(shape)
+    changed[axis] = dim
+    return tuple(changed)

@@ -1,0 +1,130 @@
+"""A source of weights that quantizes them while they are read.
+
+Turns a source of float arrays into one of integers and scales, slice by slice: what
+stands in memory as floats is the slice that is being read. It refuses to know files,
+devices and sharding.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from gemma.presets.source import Index, WeightSource, normalise_index
+from gemma.quantized.grid import (
+    SCALE_DTYPE,
+    Quantization,
+    block_size,
+    quantize,
+    quantized_shapes,
+)
+from gemma.quantized.names import block_axis, part_paths, weight_path
+
+
+class QuantizedWeights:
+    """Integers and scales of every kernel and of the embedding; norms as they are.
+
+    Args:
+        source: The float arrays; closed with this one.
+        quantization: Grid of the integers.
+    """
+
+    def __init__(self, source: WeightSource, quantization: Quantization) -> None:
+        self._source = source
+        self._quantization = quantization
+        self._kind = ""
+        self._kept: dict[tuple, np.ndarray] = {}
+
+    def paths(self) -> frozenset[str]:
+        """Return the paths of the parts, and of what is not quantized."""
+        return frozenset(
+            part
+            for path in self._source.paths()
+            for part in part_paths(path, self._quantization)
+        )
+
+    def shape(self, path: str) -> tuple[int, ...]:
+        """Return the whole shape of a part."""
+        weight, part = weight_path(path)
+        shape = self._source.shape(weight)
+        if part is None:
+            return shape
+        shapes = quantized_shapes(shape, self._quantization, block_axis(weight))
+        return shapes[part == "scales"]
+
+    def dtype(self, path: str) -> np.dtype:
+        """Return the dtype of a part."""
+        weight, part = weight_path(path)
+        if part is None:
+            return self._source.dtype(weight)
+        if part == "scales":
+            return SCALE_DTYPE
+        return np.dtype(np.uint8 if self._quantization == "int4" else np.int8)
+
+    def read(self, path: str, index: Index | None = None) -> np.ndarray:
+        """Return a part, or the part of it that `index` names."""
+        weight, part = weight_path(path)
+        if part is None:
+            return self._source.read(path, index)
+        index = normalise_index(index, self.shape(path))
+        axis = block_axis(weight)
+        size = block_size(self._source.shape(weight)[axis])
+        stored = self.shape(path)[axis] * size // self._source.shape(weight)[axis]
+        wanted = index[axis]
+        blocks = slice(wanted.start // stored, -(-wanted.stop // stored))
+        floats = _replaced(index, axis, slice(blocks.start * size, blocks.stop * size))
+        found = self._scales(weight, floats) if part == "scales" else None
+        if found is None:
+            found = self._quantize(weight, floats)[part == "scales"]
+        first = blocks.start * stored
+        within = slice(wanted.start - first, wanted.stop - first)
+        return found[_replaced((slice(None),) * found.ndim, axis, within)]
+
+    def read_into(self, out: np.ndarray, path: str, index: Index | None = None) -> None:
+        """Write a part, or a part of it, to `out`."""
+        _, part = weight_path(path)
+        if part is None:
+            self._source.read_into(out, path, index)
+        else:
+            out[...] = self.read(path, index)
+
+    def close(self) -> None:
+        """Close the float source; arrays that were read stay valid."""
+        self._kept.clear()
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        """Return the source itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the float source."""
+        self.close()
+
+    def _quantize(self, weight: str, index: Index) -> tuple[np.ndarray, np.ndarray]:
+        """Read a slice of whole blocks and quantize it; its scales are kept."""
+        kind = weight.split("/", 1)[1]
+        if kind != self._kind:  # scales are asked for before the next kind of weight
+            self._kept.clear()
+            self._kind = kind
+        floats = self._source.read(weight, index)
+        values, scales = quantize(floats, self._quantization, block_axis(weight))
+        self._kept[weight, *((s.start, s.stop) for s in index)] = scales
+        return values, scales
+
+    def _scales(self, weight: str, index: Index) -> np.ndarray | None:
+        """Return kept scales of exactly these blocks: floats are not read twice."""
+        return self._kept.get((weight, *((s.start, s.stop) for s in index)))
+
+
+def _replaced(index: Index, axis: int, part: slice) -> Index:
+    changed = list(index)
+    changed[axis] = part
+    return tuple(changed)

@@ -1,0 +1,122 @@
+"""Weights on a grid: by hand, against the plain grid, and what it refuses."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from gemma.quantized.array import QuantizedArray
+from gemma.quantized.grid import (
+    block_size,
+    check_quantization,
+    quantize,
+    quantized_shapes,
+)
+
+AXES = {"kernel of heads": ((4, 64, 8), -2), "kernel": ((64, 6), -2)}
+AXES |= {"table": ((10, 96), -1)}
+
+
+def heavy_tailed(shape, seed=0):
+    return np.random.default_rng(seed).standard_t(4, size=shape).astype("float32")
+
+
+def restored(weight, quantization, axis):
+    values, scales = quantize(weight, quantization, axis)
+    return np.asarray(QuantizedArray(values, scales, quantization, axis).astype("f4"))
+
+
+def one_scale_per_channel(weight, quantization, axis):
+    """Round to nearest under each output's largest weight: what is to be beaten."""
+    largest = {"int8": 127, "int4": 7}[quantization]
+    summed = tuple(range(weight.ndim - 1)) if axis == -2 else (-1,)
+    scale = np.abs(weight).max(summed, keepdims=True) / largest
+    return np.rint(weight / scale) * scale
+
+
+def test_int4_holds_its_own_sixteen_values():
+    weight = np.tile(np.arange(-8, 8), 2).astype("float32")[:, None] * 0.25
+    values, scales = quantize(weight, "int4", -2)
+    assert scales.astype("f4").tolist() == [[0.25]]
+    # first half of a block in the low four bits, second half in the high ones
+    assert values[:, 0].tolist() == [17 * code for code in range(16)]
+    np.testing.assert_array_equal(restored(weight, "int4", -2), weight)
+
+
+def test_int4_puts_the_longer_side_where_the_largest_weight_is():
+    weight = np.tile(np.arange(-7, 9), 2).astype("float32")[:, None] * 0.5
+    assert quantize(weight, "int4", -2)[1].astype("f4").tolist() == [[-0.5]]
+    np.testing.assert_array_equal(restored(weight, "int4", -2), weight)
+
+
+def test_int8_holds_its_own_values():
+    weight = np.linspace(-127, 127, 32).round().astype("float32")[None] * 0.5
+    values, scales = quantize(weight, "int8", -1)
+    assert (values.dtype, scales.astype("f4").tolist()) == (np.int8, [[0.5]])
+    np.testing.assert_array_equal(restored(weight, "int8", -1), weight)
+
+
+@pytest.mark.parametrize("shape, axis", AXES.values(), ids=AXES)
+def test_int8_is_off_by_at_most_half_a_step_of_its_block(shape, axis):
+    weight = heavy_tailed(shape)
+    error = np.abs(restored(weight, "int8", axis) - weight)
+    size = block_size(shape[axis])
+    assert shape[axis] % size == 0
+    blocks = np.moveaxis(weight, axis, -1).reshape(-1, size)
+    errors = np.moveaxis(error, axis, -1).reshape(-1, size)
+    # bfloat16 has 8 bits: the scale is at most 1/128 larger than largest / 127
+    step = np.abs(blocks).max(1, keepdims=True) / 127 * (1 + 2**-7)
+    assert (errors <= step * 0.5001).all()
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+@pytest.mark.parametrize("shape, axis", AXES.values(), ids=AXES)
+def test_blocks_are_nearer_than_one_scale_per_channel(quantization, shape, axis):
+    weight = heavy_tailed(shape)
+    ours = np.square(restored(weight, quantization, axis) - weight).mean()
+    plain = one_scale_per_channel(weight, quantization, axis) - weight
+    assert ours < 0.8 * np.square(plain).mean()
+
+
+def test_a_block_of_zeros_stays_zero():
+    for quantization in ("int8", "int4"):
+        weight = np.zeros((64, 3), "float32")
+        weight[:32] = 1.0
+        assert not restored(weight, quantization, -2)[32:].any()
+
+
+def test_parts_of_a_weight_quantize_as_in_the_whole():
+    weight = heavy_tailed((4, 96, 80))
+    whole = quantize(weight, "int4", -2)
+    part = quantize(weight[1:3, 32:64, 5:9], "int4", -2)
+    np.testing.assert_array_equal(part[0], whole[0][1:3, 16:32, 5:9])
+    np.testing.assert_array_equal(part[1], whole[1][1:3, 1:2, 5:9])
+
+
+def test_bfloat16_weights_quantize_as_the_floats_they_are():
+    weight = heavy_tailed((64, 4)).astype(ml_dtypes.bfloat16)
+    for ours, want in zip(
+        quantize(weight, "int4", -2),
+        quantize(weight.astype("float32"), "int4", -2),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, want)
+
+
+def test_blocks_divide_their_dim():
+    sizes = {dim: block_size(dim) for dim in (640, 24, 20, 44, 2, 74)}
+    assert sizes == {640: 32, 24: 24, 20: 20, 44: 22, 2: 2, 74: 2}
+
+
+def test_shapes_are_known_before_any_weight():
+    assert quantized_shapes((4, 640, 256), "int4", -2) == ((4, 320, 256), (4, 20, 256))
+    assert quantized_shapes((100, 640), "int8", -1) == ((100, 640), (100, 20))
+
+
+def test_odd_dims_are_refused():
+    with pytest.raises(ValueError, match="quantized dims must be even, received 33"):
+        quantize(np.ones((33, 2), "float32"), "int4", -2)
+
+
+def test_other_grids_are_refused():
+    with pytest.raises(ValueError, match="must be 'int8' or 'int4', received 'int2'"):
+        check_quantization("int2")
