@@ -110,7 +110,7 @@ def _generate(
     stop_ids = jnp.asarray(stops or (-1,))
 
     def choose(hidden: jax.Array, step: jax.Array) -> jax.Array:
-        table = stacked.constraints.embedding(weights["token_embedding/embeddings"])
+        table = stacked.table(weights)
         cap = stacked.config.final_logit_soft_cap
         logits = unembed(hidden, table, soft_cap=cap)
         if temperature == 0.0:

@@ -122,7 +122,13 @@ class AdapterMethods:
         self._unmerged = None
 
     def base_hash(self) -> str:
-        """Return the hash of the weights without adapters (`gemma.adapters.base`)."""
+        """Return the hash of the weights without adapters (`gemma.adapters.base`).
+
+        Of a quantized model it is the hash of the float weights, which its adapters
+        are merged into.
+        """
+        if self.quantization is not None:
+            return base_hash(self.gemma_config, self._float_base().read)
         variables = {v.path: v for v in self.weights}
         merged = {} if self._unmerged is None else self._unmerged.by_path
 

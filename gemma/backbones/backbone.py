@@ -6,6 +6,7 @@ the dimensions, `gemma.presets` knows the files, `gemma.layout` the meshes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ import numpy as np
 
 from gemma.backbones.adapter_methods import AdapterMethods
 from gemma.backbones.assembly import DType
+from gemma.backbones.quantized_methods import (
+    FloatBase,
+    QuantizedMethods,
+    build_quantized,
+)
 from gemma.config import GemmaConfig
 from gemma.layers.decoder_block import GemmaDecoderBlock
 from gemma.layers.token_embedding import ReversibleEmbedding
@@ -28,6 +34,8 @@ from gemma.presets import (
     open_preset,
     write_preset,
 )
+from gemma.quantized.grid import Quantization
+from gemma.quantized.source import QuantizedWeights
 
 
 class BuiltInPresets:
@@ -42,7 +50,7 @@ class BuiltInPresets:
         }
 
 
-class Backbone(AdapterMethods, keras.Model):
+class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
     """A Gemma text model up to its hidden states, as a Functional Keras model.
 
     Attributes:
@@ -89,7 +97,12 @@ class Backbone(AdapterMethods, keras.Model):
 
     @classmethod
     def from_preset(
-        cls, preset: str, load_weights: bool = True, **kwargs: object
+        cls,
+        preset: str,
+        load_weights: bool = True,
+        *,
+        quantize: Quantization | None = None,
+        **kwargs: object,
     ) -> Backbone:
         """Build a backbone from a preset.
 
@@ -97,18 +110,30 @@ class Backbone(AdapterMethods, keras.Model):
             preset: A built-in name, a `kaggle://` or `hf://` handle, or a directory
                 in KerasHub's or Hugging Face's form.
             load_weights: False draws random weights.
+            quantize: `int8` or `int4` puts the kernels and the embedding in so many
+                bits while they are read, so that the float model is never in memory.
             **kwargs: Arguments of the constructor that override the preset's, such
                 as `dtype` and `trainable`.
 
         Raises:
             PresetFileError: The preset is unknown or damaged, of another class, or
                 its weights do not fit the arguments.
+            ValueError: `quantize` is another word, or there are no weights to load.
         """
         opened = open_preset(preset)
         if load_weights:
             opened = opened.downloaded()  # a refusal comes before any memory
         arguments = {"dtype": opened.dtype, **opened.config.to_mapping(), **kwargs}
-        backbone = cls._class_for(opened)(**arguments)
+        build = functools.partial(cls._class_for(opened), **arguments)
+        if quantize is not None:
+            if not load_weights:
+                raise ValueError(
+                    f"quantize={quantize!r} needs weights, received load_weights=False"
+                )
+            backbone = build_quantized(build, quantize)
+            backbone.float_base = FloatBase(opened)
+        else:
+            backbone = build()
         if load_weights:
             backbone.load_arrays(opened)
             backbone.preset_name = opened.name
@@ -143,7 +168,10 @@ class Backbone(AdapterMethods, keras.Model):
             preset.config.parameter_shapes(),
             self.gemma_config.parameter_shapes(),
         )
-        with preset.weights() as weights:
+        source = preset.weights()
+        if self.quantization is not None:
+            source = QuantizedWeights(source, self.quantization)
+        with source as weights:
             for variable in self._weight_variables():
                 variable.assign(weights.read(variable.path))
 
@@ -165,7 +193,15 @@ class Backbone(AdapterMethods, keras.Model):
         )
 
     def merged_array(self, path: str) -> np.ndarray:
-        """Return the weight at `path` with its adapter merged in float32."""
+        """Return the weight at `path` with its adapter merged in float32.
+
+        For a quantized model this reads the float weight of its preset again.
+
+        Raises:
+            ValueError: The model was quantized in memory: its float weights are gone.
+        """
+        if self.quantization is not None:
+            return self._float_array(path)
         block, _, _ = path.partition("/")
         if path.endswith("/kernel") and self.lora:
             projections = self.get_layer(block).projections()

@@ -14,6 +14,9 @@ import keras
 import numpy as np
 
 from gemma.lora import Factorisation
+from gemma.quantized.array import frozen_einsum
+from gemma.quantized.grid import Quantization
+from gemma.quantized.variable import QuantizedVariable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,19 @@ class Projection(keras.layers.EinsumDense):
     factorisation: Factorisation = "keras"
     lora_dropout: float = 0.0
     lora_seed_generator: keras.random.SeedGenerator | None = None
+    quantized: QuantizedVariable | None = None
+
+    def quantize_kernel(self, quantization: Quantization) -> None:
+        """Put integers and scales in place of the kernel, for good.
+
+        Raises:
+            ValueError: The kernel is quantized already, or the layer has an adapter.
+        """
+        if self.quantized is not None or self.lora_enabled:
+            have = "an adapter" if self.lora_enabled else "a quantized kernel"
+            raise ValueError(f"{self.path} has {have} already")
+        self.quantized = QuantizedVariable(self, self._kernel, quantization)
+        self._kernel = None
 
     def enable_lora(
         self,
@@ -66,11 +82,12 @@ class Projection(keras.layers.EinsumDense):
         if rank < 1:
             raise ValueError(f"rank must be at least 1, received {rank}")
         shared = factorisation == "shared" and self.adds_heads
-        shape_a, shape_b = adapter_shapes(self._kernel.shape, rank, shared=shared)
+        shape_a, shape_b = adapter_shapes(self._kernel_shape, rank, shared=shared)
         self._tracker.unlock()
         self.lora_kernel_a = self._add_factor("lora_kernel_a", shape_a, "he_uniform")
         self.lora_kernel_b = self._add_factor("lora_kernel_b", shape_b, "zeros")
-        self._kernel.trainable = False
+        if self._kernel is not None:
+            self._kernel.trainable = False
         self.lora_dropout, self.lora_seed_generator = dropout, seed_generator
         self._tracker.lock()
         self.lora_enabled, self.lora_rank = True, rank
@@ -94,8 +111,11 @@ class Projection(keras.layers.EinsumDense):
 
     def call(self, inputs: jax.Array, training: bool | None = None) -> jax.Array:
         """Map `inputs` by the layer's equation, adapter included."""
-        kernel = jnp.asarray(self._kernel.value, self.compute_dtype)
-        outputs = jnp.einsum(self.equation, inputs, kernel)
+        if self.quantized is not None:
+            outputs = frozen_einsum(self.equation, inputs, self.quantized.value)
+        else:
+            kernel = jnp.asarray(self._kernel.value, self.compute_dtype)
+            outputs = jnp.einsum(self.equation, inputs, kernel)
         if not self.lora_enabled:
             return outputs
         if training and self.lora_dropout:
@@ -114,11 +134,15 @@ class Projection(keras.layers.EinsumDense):
 
     @property
     def kernel(self) -> keras.Variable | jax.Array:
-        """The kernel with the adapter merged, computed in float32."""
+        """The kernel with the adapter merged, computed in float32.
+
+        A quantized one is what its integers stand for, not what it was made from.
+        """
+        quantized = self.quantized and self.quantized.value.astype("float32")
         if not self.lora_enabled:
-            return self._kernel
+            return self._kernel if quantized is None else quantized
         merged = merge_adapter(
-            self._kernel.value,
+            self._kernel.value if quantized is None else quantized,
             self.lora_kernel_a.value,
             self.lora_kernel_b.value,
             scale=self.lora_alpha / self.lora_rank,
@@ -130,7 +154,15 @@ class Projection(keras.layers.EinsumDense):
 
         B becomes zero and the adapter stays part of the computation, so that a
         function which was compiled before, or is compiled meanwhile, stays right.
+
+        Raises:
+            ValueError: The kernel is quantized: the adapter would be rounded away.
         """
+        if self.quantized is not None:
+            raise ValueError(
+                f"{self.path} is quantized and takes no adapter into its kernel; "
+                "save_to_preset merges into the float weights of the preset"
+            )
         kept = Unmerged(
             np.array(self._kernel.value), np.array(self.lora_kernel_b.value)
         )
@@ -144,6 +176,11 @@ class Projection(keras.layers.EinsumDense):
         self._kernel.assign(kept.kernel)
         self.lora_kernel_b.assign(kept.lora_kernel_b)
         self._set_adapter_trainable(True)
+
+    @property
+    def _kernel_shape(self) -> tuple[int, ...]:
+        whole = self._kernel if self.quantized is None else self.quantized
+        return tuple(whole.shape)
 
     def _set_adapter_trainable(self, trainable: bool) -> None:
         self.lora_kernel_a.trainable = trainable

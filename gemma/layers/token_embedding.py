@@ -6,6 +6,13 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from gemma.quantized.array import QuantizedArray, Table, split_rows
+from gemma.quantized.grid import Quantization
+from gemma.quantized.variable import QuantizedVariable
+
+TILE = 2048
+"""Vocabulary entries of a quantized table that are floats at a time."""
+
 
 class ReversibleEmbedding(keras.layers.ReversibleEmbedding):
     """Keras's tied embedding whose logits are float32.
@@ -14,11 +21,29 @@ class ReversibleEmbedding(keras.layers.ReversibleEmbedding):
     the tail beyond the soft cap of 30.
     """
 
+    quantized: QuantizedVariable | None = None
+
+    def quantize_embeddings(self, quantization: Quantization) -> None:
+        """Put integers and scales in place of the table, for good.
+
+        Raises:
+            ValueError: It is quantized already.
+        """
+        if self.quantized is not None:
+            raise ValueError(f"{self.path} is quantized already")
+        self.quantized = QuantizedVariable(self, self._embeddings, quantization)
+        self._embeddings = None
+
     def call(self, inputs: jax.Array, reverse: bool = False) -> jax.Array:
         """Embed [batch, seq] ids, or project [batch, seq, dim] to float32 logits."""
-        if not reverse:
+        if self.quantized is not None:
+            table: Table = self.quantized.value
+        elif reverse:
+            table = jnp.asarray(self.embeddings.value, self.compute_dtype)
+        else:
             return super().call(inputs)
-        table = jnp.asarray(self.embeddings.value, self.compute_dtype)
+        if not reverse:
+            return table[inputs].astype(self.compute_dtype)
         return unembed(inputs, table, soft_cap=self.logit_soft_cap)
 
     def compute_output_spec(
@@ -31,20 +56,37 @@ class ReversibleEmbedding(keras.layers.ReversibleEmbedding):
         return keras.KerasTensor((*inputs.shape, self.output_dim), self.compute_dtype)
 
 
-def unembed(
-    hidden: jax.Array, table: jax.Array, *, soft_cap: float | None
-) -> jax.Array:
+def unembed(hidden: jax.Array, table: Table, *, soft_cap: float | None) -> jax.Array:
     """Project hidden [..., dim] on table [vocabulary, dim] to float32 logits.
+
+    A quantized table becomes floats one tile at a time.
 
     Source of the cap: Gemma 2 report, section 2: cap * tanh(logits / cap).
     """
-    logits = jnp.einsum(
+    if not isinstance(table, QuantizedArray):
+        return apply_soft_cap(_logits(hidden, table), soft_cap)
+    entries = table.shape[0]
+    size = tile_size(entries, TILE)
+    tiles = split_rows(table, entries // size, size)
+    logits = jax.lax.map(lambda tile: _logits(hidden, tile), tiles)
+    logits = jnp.moveaxis(logits, 0, -2).reshape(*hidden.shape[:-1], entries)
+    return apply_soft_cap(logits, soft_cap)
+
+
+def tile_size(entries: int, largest: int) -> int:
+    """Return the largest divisor up to `largest`, or all where it is a small one."""
+    top = min(entries, largest)
+    size = max(n for n in range(1, top + 1) if entries % n == 0)
+    return size if 8 * size >= top else entries
+
+
+def _logits(hidden: jax.Array, table: Table) -> jax.Array:
+    return jnp.einsum(
         "...d,vd->...v",
         hidden,
         table.astype(hidden.dtype),
         preferred_element_type="float32",
     )
-    return apply_soft_cap(logits, soft_cap)
 
 
 def apply_soft_cap(logits: jax.Array, soft_cap: float | None) -> jax.Array:

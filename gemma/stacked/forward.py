@@ -17,6 +17,7 @@ import keras
 
 from gemma.backbones.backbone import Backbone
 from gemma.layers.decoder_block import GemmaDecoderBlock
+from gemma.quantized.array import Table
 from gemma.stacked.tree import Stack, block_variables, stacked_tree, stacks
 
 Weights = Mapping[str, jax.Array]
@@ -41,7 +42,7 @@ class Constraints:
 
     Attributes:
         activation: On hidden states, after the embedding and every block.
-        embedding: On the embedding table, once.
+        embedding: On the embedding table, once; on both parts of a quantized one.
         weight: On one layer's weight in the scan body; gets its path and value.
     """
 
@@ -142,6 +143,14 @@ class Stacked:
             x, extended[stack.name] = jax.lax.scan(body, x, xs)
         return self._finish(weights, x)[:, 0], extended
 
+    def table(self, weights: Weights) -> Table:
+        """Return the embedding, a quantized one as its parts, under the constraint."""
+        quantized = self.backbone.token_embedding.quantized
+        if quantized is None:
+            return self.constraints.embedding(weights["token_embedding/embeddings"])
+        parts = (weights[quantized.values.path], weights[quantized.scales.path])
+        return quantized.array(*map(self.constraints.embedding, parts))
+
     def _run_layers(
         self,
         stack: Stack,
@@ -187,8 +196,7 @@ class Stacked:
     def _start(self, weights: Weights, token_ids: jax.Array) -> jax.Array:
         self._check(weights)
         dtype = self.backbone.dtype_policy.compute_dtype
-        table = self.constraints.embedding(weights["token_embedding/embeddings"])
-        x = table[token_ids].astype(dtype)
+        x = self.table(weights)[token_ids].astype(dtype)
         x = x * jnp.asarray(self.config.hidden_dim**0.5, dtype)
         return self.constraints.activation(x)
 

@@ -93,8 +93,8 @@ def stacked_tree(backbone: Backbone) -> dict[str, StackedVariable]:
             without values would run with random ones in its place.
     """
     tree = {}
-    embedding = backbone.token_embedding.embeddings
-    tree["token_embedding/embeddings"] = _single(embedding)
+    for variable in backbone.token_embedding.weights:
+        tree[variable.path] = _single(variable)
     for stack in stacks(backbone.gemma_config):
         blocks = [backbone.blocks[layer] for layer in stack.layers]
         for names in zip(*(block_variables(block) for block in blocks), strict=True):

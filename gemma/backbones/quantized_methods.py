@@ -1,0 +1,144 @@
+"""The quantized form of a backbone: made, loaded, merged with adapters.
+
+Turns the kernels and the embedding of a backbone into integers and scales, and reads
+the float weights again where somebody wants them back. It refuses to know the grids
+(`gemma.quantized`) and what the layers compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from gemma.abstract import build_abstract
+from gemma.layers.decoder_block import GemmaDecoderBlock
+from gemma.layers.projection import Projection, merge_adapter
+from gemma.layers.token_embedding import ReversibleEmbedding
+from gemma.lora import LoraSettings
+from gemma.presets import Preset
+from gemma.presets.source import Index, WeightSource
+from gemma.quantized.grid import Quantization, check_quantization
+
+Model = TypeVar("Model", bound="QuantizedMethods")
+
+
+class QuantizedMethods:
+    """What `Backbone` can do with quantized weights; mixed into it.
+
+    Attributes:
+        quantization: `int8` or `int4`; None while the weights are floats.
+        float_base: The float weights that were quantized while they were loaded.
+    """
+
+    blocks: list[GemmaDecoderBlock]
+    token_embedding: ReversibleEmbedding
+    lora: LoraSettings | None
+    quantization: Quantization | None = None
+    float_base: FloatBase | None = None
+
+    def quantize(self, mode: Quantization, config: object = None) -> None:
+        """Put integers and scales in place of every kernel and of the embedding.
+
+        The model is frozen: adapters, added afterwards, are all that it trains. To
+        quantize without the float model in memory, pass `quantize` to `from_preset`.
+
+        Args:
+            mode: `int8` or `int4`.
+            config: Keras passes its own settings of the mode; the grids are ours.
+
+        Raises:
+            ValueError: Another mode, or the model is quantized or has adapters.
+        """
+        check_quantization(mode)
+        if self.quantization is not None or self.lora is not None:
+            have = "adapters" if self.quantization is None else self.quantization
+            raise ValueError(
+                f"only a float model without adapters can be quantized, received one "
+                f"with {have}; quantize first, then call enable_lora"
+            )
+        self.token_embedding.quantize_embeddings(mode)
+        for block in self.blocks:
+            for projection in block.projections().values():
+                projection.quantize_kernel(mode)
+        for layer in self._flatten_layers(include_self=False):
+            layer.trainable = False
+        self.quantization = mode
+        self.train_function = self.test_function = self.predict_function = None
+
+    def _float_array(self, path: str) -> np.ndarray:
+        """Return a float weight of the preset, adapter merged in float32.
+
+        Raises:
+            ValueError: The float weights were in memory only and are gone.
+        """
+        value = self._float_base().read(path)
+        projection = self._projection(path)
+        if projection is None or not projection.lora_enabled:
+            return value
+        return np.asarray(
+            merge_adapter(
+                value,
+                projection.lora_kernel_a.value,
+                projection.lora_kernel_b.value,
+                scale=projection.lora_alpha / projection.lora_rank,
+            )
+        )
+
+    def _float_base(self) -> FloatBase:
+        if self.float_base is None:
+            raise ValueError(
+                "the float weights of this quantized model are gone; build it by "
+                "from_preset(preset, quantize=...), which can read them again"
+            )
+        return self.float_base
+
+    def _projection(self, path: str) -> Projection | None:
+        for block in self.blocks:
+            for projection in block.projections().values():
+                if path == f"{projection.path}/kernel":
+                    return projection
+        return None
+
+
+class FloatBase:
+    """The float weights of a preset, read again one tensor at a time.
+
+    A plain object, which Keras does not track; its files are opened on first use.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        self._preset = preset
+        self._source: WeightSource | None = None
+
+    def read(self, path: str, index: Index | None = None) -> np.ndarray:
+        """Return a weight or a part of it, in the dtype of its file."""
+        if self._source is None:
+            self._source = self._preset.weights()
+        return self._source.read(path, index)
+
+
+def build_quantized(build: Callable[[], Model], mode: Quantization) -> Model:
+    """Build a quantized backbone whose weights have no values yet.
+
+    Args:
+        build: Builds the float backbone; none of its weights is ever allocated.
+        mode: `int8` or `int4`.
+
+    Raises:
+        ValueError: Another mode.
+    """
+    check_quantization(mode)
+
+    def build_and_quantize() -> Model:
+        backbone = build()
+        backbone.quantize(mode)
+        return backbone
+
+    backbone = build_abstract(build_and_quantize)
+    weights = {id(variable) for variable in backbone.weights}
+    for variable in backbone.variables:
+        if id(variable) not in weights:  # states of random generators, in no file
+            variable.assign(variable.value)
+    return backbone
