@@ -17,7 +17,7 @@ from gemma.config import Architecture, GemmaConfig
 from gemma.layers.decoder_block import Gemma3DecoderBlock, GemmaDecoderBlock
 from gemma.layers.rms_normalization import RMSNormalization
 from gemma.layers.token_embedding import ReversibleEmbedding
-from gemma.layout import LearningLayoutMap
+from gemma.layout import teach_layout_map
 
 DType = str | keras.DTypePolicy | None
 """Name of a dtype or policy, or a policy; None is Keras's global one."""
@@ -41,7 +41,7 @@ def build_layers(config: GemmaConfig, dtype: DType) -> dict[str, Any]:
 
     A layout map of ours, under which they are built, learns the dimensions first.
     """
-    _teach_layout_map(config)
+    teach_layout_map(config)
     embedding = ReversibleEmbedding(
         config.vocabulary_size,
         config.hidden_dim,
@@ -75,12 +75,3 @@ def build_layers(config: GemmaConfig, dtype: DType) -> dict[str, Any]:
         "embedding": embedding,
         "blocks": blocks,
     }
-
-
-def _teach_layout_map(config: GemmaConfig) -> None:
-    """Tell the dimensions to our layout map, if the model is built under one."""
-    distribution = keras.distribution.distribution()
-    if isinstance(distribution, keras.distribution.ModelParallel):
-        layout_map = distribution._layout_map  # Keras 3.15 shows it in no other way
-        if isinstance(layout_map, LearningLayoutMap):
-            layout_map.learn(config)

@@ -8,6 +8,7 @@ layout map says of a variable is what its stack gets, with the layers unsplit.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -15,11 +16,11 @@ import keras
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gemma.config import GemmaConfig
-from gemma.layout import gemma_layout_map, matching_rules
+from gemma.layout import LARGE_BYTES, gemma_layout_map, most_devices, rule_of
+from gemma.lora import LoraSettings
 from gemma.stacked import Constraints, StackedVariable
 from trainer.distribution.mesh import AXES
 
-LARGE_BYTES = 1 << 20
 BATCH, MODEL = AXES
 
 
@@ -37,12 +38,7 @@ class Placement:
             ValueError: Not exactly one layout rule covers the variable.
         """
         member = variable.members[0]
-        rules = matching_rules(member.path)
-        if len(rules) != 1:
-            raise ValueError(
-                f"{member.path} must match exactly one layout rule, "
-                f"matches {[rule.pattern for rule in rules]}"
-            )
+        rule_of(member.path)  # refuses what Keras would leave whole in silence
         axes = self.distribution.get_variable_layout(member).axes
         return PartitionSpec(*([None] if variable.is_stacked else []), *axes)
 
@@ -84,7 +80,7 @@ class Placement:
         since scores over a split head would be summed across devices.
         """
         path = variable.members[0].path
-        wish = matching_rules(path)[0].wish
+        wish = rule_of(path).wish
         spec = self.spec(variable)[1:] if variable.is_stacked else self.spec(variable)
         kept = [
             axis if axis == MODEL and dim < len(wish) and wish[dim] == "model" else None
@@ -93,14 +89,16 @@ class Placement:
         return NamedSharding(self.mesh, PartitionSpec(*kept))
 
 
-def place(mesh: Mesh, config: GemmaConfig) -> Placement:
+def place(
+    mesh: Mesh, config: GemmaConfig, lora: LoraSettings | None = None
+) -> Placement:
     """Build the `ModelParallel` distribution of a model on a mesh."""
     device_mesh = keras.distribution.DeviceMesh(
         shape=mesh.devices.shape,
         axis_names=AXES,
         devices=[f"{d.platform}:{d.id}" for d in mesh.devices.flat],
     )
-    layout_map = gemma_layout_map(device_mesh, MODEL, BATCH, config=config)
+    layout_map = gemma_layout_map(device_mesh, MODEL, BATCH, config=config, lora=lora)
     distribution = keras.distribution.ModelParallel(
         layout_map=layout_map, batch_dim_name=BATCH
     )
@@ -110,21 +108,20 @@ def place(mesh: Mesh, config: GemmaConfig) -> Placement:
 def check_all_large_are_split(
     tree: dict[str, StackedVariable], placement: Placement
 ) -> None:
-    """Refuse a layout that leaves a large tensor whole on every device.
+    """Refuse a layout that leaves a large tensor on fewer devices than it could.
 
     Raises:
-        ValueError: Such a tensor, by name, on a mesh where some axis divides a dim.
+        ValueError: Such a tensor, by name.
     """
     sizes = dict(zip(AXES, placement.mesh.devices.shape, strict=True))
     for path, variable in tree.items():
         shape = variable.shape[1:] if variable.is_stacked else variable.shape
-        bytes_each = variable.dtype.itemsize
-        for dim in shape:
-            bytes_each *= dim
-        could = any(n > 1 and dim % n == 0 for n in sizes.values() for dim in shape)
-        split = any(sizes[axis] > 1 for axis in placement.spec(variable) if axis)
-        if bytes_each >= LARGE_BYTES and could and not (split or variable.is_adapter):
+        bytes_each = variable.dtype.itemsize * math.prod(shape)
+        split = math.prod(sizes[axis] for axis in placement.spec(variable) if axis)
+        possible = most_devices(shape, sizes)
+        if bytes_each >= LARGE_BYTES and split < possible:
             raise ValueError(
-                f"{path} has {bytes_each} bytes a layer and stays whole on a mesh of "
+                f"{path} has {bytes_each} bytes a layer and lies on {split} of "
+                f"{possible} devices that it could be split over on a mesh of "
                 f"{placement.mesh.devices.shape}; its layout rule must split it"
             )
