@@ -24,6 +24,7 @@ from gemma.adapters import (
 from gemma.config import GemmaConfig
 from gemma.layers.decoder_block import GemmaDecoderBlock
 from gemma.layers.projection import Projection, Unmerged
+from gemma.layout import teach_layout_map
 from gemma.lora import Factorisation, LoraSettings, lora_settings
 
 
@@ -88,6 +89,7 @@ class AdapterMethods:
             factorisation=factorisation,
             dropout=dropout,
         )
+        teach_layout_map(self.gemma_config, settings)  # large factors are split too
         for layer in self._flatten_layers(include_self=False):
             layer.trainable = False
         for block in self.blocks:

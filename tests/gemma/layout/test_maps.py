@@ -57,3 +57,22 @@ def test_an_axis_that_the_mesh_lacks_is_named(device_mesh):
 def test_what_is_no_mesh_is_refused():
     with pytest.raises(ValueError, match=r"DeviceMesh, received \(1, 8\) of type tup"):
         GemmaBackbone.get_layout_map((1, 8))
+
+
+@pytest.mark.parametrize(
+    ("factorisation", "expected"),
+    [("keras", ("model", None, "batch")), ("shared", ("model", "batch"))],
+)
+def test_a_map_learns_the_adapters_that_are_added_under_it(
+    arguments, device_mesh, factorisation, expected
+):
+    layout_map = GemmaBackbone.get_layout_map(device_mesh())
+    distribution = keras.distribution.ModelParallel(
+        layout_map=layout_map, batch_dim_name="batch"
+    )
+    with distribution.scope():
+        backbone = GemmaBackbone(**arguments("gemma", num_layers=1))
+        backbone.enable_lora(8192, ["query"], factorisation=factorisation)
+    factor = backbone.blocks[0].attention.query_dense.lora_kernel_a
+    assert tuple(factor.value.sharding.spec) == expected
+    assert len({str(part.index) for part in factor.value.addressable_shards}) == 8
