@@ -47,11 +47,11 @@ def fetch_kaggle(name: str) -> pathlib.Path:
     import kagglehub  # slow to import, and only needed here
 
     directory = _fetch_file(name, CONFIG_FILE).parent
+    if not _is_complete(directory, CONFIG_FILE):  # Kaggle's notebooks mount models
+        return pathlib.Path(kagglehub.model_download(name))
     name = "/".join((*name.split("/")[: _VERSIONED_PARTS - 1], directory.name))
     if found := _cached_whole(name):
         return found
-    if not _is_complete(directory, CONFIG_FILE):  # Kaggle's notebooks mount models
-        return pathlib.Path(kagglehub.model_download(name))
     if "class_name" in read_json(epath.Path(directory / CONFIG_FILE)):
         single, index = keras_weights.WEIGHTS_FILE, keras_weights.SHARDED_WEIGHTS_FILE
         _fetch_extras(name, directory, _KERAS_FILES, settled=(single, index))
@@ -125,20 +125,23 @@ def _fetch_if_there(name: str, file: str) -> bool:
 
 def _fetch_file(name: str, file: str) -> pathlib.Path:
     """Return a file of the cache, fetched if need be, and once more if damaged."""
+    path, flaw = _download(name, file, anew=False)
+    if flaw:
+        path, flaw = _download(name, file, anew=True)
+    if flaw:
+        raise PresetFileError(path, expected="a whole file", received=flaw, fix=REFETCH)
+    return path
+
+
+def _download(name: str, file: str, *, anew: bool) -> tuple[pathlib.Path, str | None]:
     import kagglehub
     from kagglehub.exceptions import DataCorruptionError
 
     try:
-        path = pathlib.Path(kagglehub.model_download(name, path=file))
-        flaw = damage(path)
-    except DataCorruptionError:  # the client removes what has another hash
-        flaw = "another hash"
-    if flaw is None:
-        return path
-    path = pathlib.Path(kagglehub.model_download(name, path=file, force_download=True))
-    if flaw := damage(path):
-        raise PresetFileError(path, expected="a whole file", received=flaw, fix=REFETCH)
-    return path
+        path = kagglehub.model_download(name, path=file, force_download=anew)
+    except DataCorruptionError:  # the client has removed the file
+        return pathlib.Path(name, file), "content that is not of the published hash"
+    return pathlib.Path(path), damage(pathlib.Path(path))
 
 
 def _status(error: BaseException) -> int | None:

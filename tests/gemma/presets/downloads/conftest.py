@@ -4,6 +4,7 @@ The clients read their settings when they are imported: each environment has a p
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -127,6 +128,7 @@ def offline(cache):
 def digest():
     """Return the digest that the client prints for the arrays of a directory."""
 
+    @functools.cache
     def compute(directory):
         found = hashlib.sha256()
         with open_directory(epath.Path(directory)).weights() as weights:

@@ -80,7 +80,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             if "ModelApiService" in url.path:
                 self.answer_kaggle(parts[-1], json.loads(body))
-            elif parts[0] in ("gcs", "cdn"):
+            elif parts[0] == "kaggle-jwt-handler":
+                mounted = {"wasSuccessful": True, "result": {"mountSlug": "gemma2"}}
+                self.send(200, json.dumps(mounted).encode())
+            elif parts[0] == "gcs":
                 model, version = "/".join(parts[1:3]), parts[3]
                 self.send_file(model, version, "/".join(parts[4:]), hub=False)
             elif parts[:2] == ["api", "models"]:

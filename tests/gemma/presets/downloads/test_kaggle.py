@@ -1,5 +1,6 @@
 """Kaggle handles, through kagglehub to a server that may drop, cut and lie."""
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -9,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from gemma.presets.opening import PACKAGE_DIRECTORY
 from gemma.presets.table import BUILT_IN
+from tests.gemma.presets.downloads.conftest import Client
 from tests.gemma.presets.downloads.loopback import GOLDEN, HUGGING_FACE, KERAS
 
 WEIGHTS = "model.weights.h5"
@@ -88,6 +90,9 @@ def test_content_with_another_hash_is_fetched_once_more(client, server, digest):
     served(server, "flip", faults=["flip"])
     assert client.open(handle("flip"))["arrays"] == digest(KERAS)
     assert len(gets(server)) == 2
+    served(server, "flips", faults=["flip"] * 2)
+    refused = client.open(handle("flips"))["refused"]
+    assert f"{WEIGHTS}: expected a whole file, received content that is not" in refused
 
 
 @pytest.mark.parametrize(
@@ -216,3 +221,19 @@ def test_a_model_that_kagglehub_has_whole_is_used(offline, cache, digest):
     assert "refused" in offline.open(handle("bundle"))
     (folder / "1.complete").touch()
     assert offline.open(handle("bundle"))["arrays"] == digest(KERAS)
+
+
+def test_a_notebook_on_kaggle_uses_the_model_that_it_mounts(server, tmp_path, digest):
+    client = Client(
+        server.url,
+        tmp_path,
+        KAGGLE_KERNEL_RUN_TYPE="Interactive",
+        KAGGLE_DATA_PROXY_URL=server.url,
+        KAGGLE_DATA_PROXY_TOKEN="of the notebook",
+        KAGGLE_USER_SECRETS_TOKEN="of the notebook",
+        KAGGLE_CACHE_MOUNT_FOLDER=str(KERAS.parent),
+    )
+    with contextlib.closing(client):
+        answer = client.open(handle("mounted"))
+    assert answer["directory"] == str(KERAS)
+    assert answer["arrays"] == digest(KERAS)
