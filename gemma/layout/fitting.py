@@ -20,6 +20,8 @@ from gemma.adapters import factor_shapes
 from gemma.config import GemmaConfig
 from gemma.layout.rules import Spec, rule_of
 from gemma.lora import PROJECTIONS, Factorisation, LoraSettings
+from gemma.quantized.grid import QUANTIZATIONS, Shape, quantized_shapes
+from gemma.quantized.names import block_axis, is_quantizable, part_paths
 
 LARGE_BYTES = 1_000_000
 """From here on a variable is split over as many devices as its dims allow."""
@@ -43,7 +45,8 @@ def fit_rules(
     """
     one_layer = dataclasses.replace(config, num_layers=1)
     specs = {}
-    for path, shape in one_layer.parameter_shapes().items():
+    weights = one_layer.parameter_shapes()
+    for path, shape in (weights | _possible_parts(weights)).items():
         rule = rule_of(path)
         specs[rule.pattern] = fit(rule.wish, shape, axis_sizes)
     for path, shapes in _possible_factors(one_layer, lora).items():
@@ -117,6 +120,17 @@ def _keep_divisors(
         axis if axis and all(s[dim] % axis_sizes[axis] == 0 for s in shapes) else None
         for dim, axis in enumerate(wish)
     )
+
+
+def _possible_parts(weights: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Map every path that a part of a quantized weight can have to its shape."""
+    found: dict[str, Shape] = {}
+    for path, shape in weights.items():
+        if is_quantizable(path, shape):
+            for quantization in QUANTIZATIONS:
+                shapes = quantized_shapes(shape, quantization, block_axis(path))
+                found |= zip(part_paths(path, quantization), shapes, strict=True)
+    return found
 
 
 def _possible_factors(

@@ -17,8 +17,11 @@ from gemma.config import GemmaConfig
 from gemma.layout.fitting import FACTOR_BYTES, devices_of, fit_rules
 from gemma.layout.rules import Spec, rule_of
 from gemma.lora import LoraSettings
+from gemma.quantized.grid import Quantization, Shape, quantized_shapes
+from gemma.quantized.names import block_axis, is_quantizable, part_paths
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "uint8": 1}
+DTYPES = ("float32", "bfloat16", "float16")
 
 _MB = 1e6
 _LAYER = re.compile(r"decoder_block_\d+/")
@@ -98,6 +101,7 @@ def table(
     *,
     dtype: str,
     lora: LoraSettings | None = None,
+    quantize: Quantization | None = None,
 ) -> LayoutTable:
     """Return where every variable of a model lies on a mesh.
 
@@ -106,14 +110,15 @@ def table(
         mesh_shape: Devices along `batch` and along `model`.
         dtype: Of the weights; adapters are float32.
         lora: Adapters to list too, from `gemma.lora.lora_settings`.
+        quantize: List kernels and embedding as integers and scales of this many bits.
 
     Raises:
         ValueError: `mesh_shape` is not two positive integers, or the dtype is unknown.
     """
     _check_mesh_shape(mesh_shape)
-    if dtype not in ITEM_BYTES:
+    if dtype not in DTYPES:
         raise ValueError(
-            f"dtype must be one of {', '.join(ITEM_BYTES)}, received {dtype!r}"
+            f"dtype must be one of {', '.join(DTYPES)}, received {dtype!r}"
         )
     axis_sizes = dict(zip(("batch", "model"), mesh_shape, strict=True))
     specs = fit_rules(config, axis_sizes, lora)
@@ -129,12 +134,16 @@ def table(
             bytes=math.prod(shape) * item_bytes,
         )
 
-    weights = config.parameter_shapes()
+    weights = [
+        part
+        for path, shape in config.parameter_shapes().items()
+        for part in _parts(path, shape, dtype, quantize)
+    ]
     factors = _factors(config, lora)
     return LayoutTable(
         mesh_shape=mesh_shape,
         rows=(
-            *(row(path, s, dtype, ITEM_BYTES[dtype]) for path, s in weights.items()),
+            *(row(path, s, kind, ITEM_BYTES[kind]) for path, s, kind in weights),
             *(row(path, s, "float32", FACTOR_BYTES) for path, s in factors.items()),
         ),
     )
@@ -147,6 +156,18 @@ def _check_mesh_shape(shape: object) -> None:
             "mesh_shape must be two positive integers, devices along batch and along "
             f"model, received {shape!r}"
         )
+
+
+def _parts(
+    path: str, shape: Shape, dtype: str, quantize: Quantization | None
+) -> Iterator[tuple[str, Shape, str]]:
+    """Yield path, shape and dtype of a weight, or of what it is quantized to."""
+    if quantize is None or not is_quantizable(path, shape):
+        yield path, shape, dtype
+        return
+    shapes = quantized_shapes(shape, quantize, block_axis(path))
+    dtypes = ("uint8" if quantize == "int4" else "int8", "bfloat16")
+    yield from zip(part_paths(path, quantize), shapes, dtypes, strict=True)
 
 
 def _factors(

@@ -29,8 +29,17 @@ class Rule:
     wish: Spec
 
 
+def _weight_rules(path: str, wish: Spec) -> list[Rule]:
+    """Return the rules of a weight, whole or quantized: the same wish for each part.
+
+    int8 has the weight's own dims; int4 has half and scales a fraction of one.
+    """
+    parts = ("(_int8)?", "_int4", "_scale")
+    return [Rule(f"{path}{part}{_END}", wish) for part in parts]
+
+
 def _projection_rules(name: str, kernel: Spec) -> list[Rule]:
-    """Return the rules of a kernel and its adapter.
+    """Return the rules of a kernel, of its quantized parts and of its adapter.
 
     A follows the kernel's heads (or, when shared by all heads, splits its inputs the
     same way). B follows the kernel's last dim where `model` splits it: that is the
@@ -40,14 +49,14 @@ def _projection_rules(name: str, kernel: Spec) -> list[Rule]:
     factor_a: Spec = ("model",) if kernel[0] == "model" else (None,)
     factor_b: Spec = (None, "model") if kernel[-1] == "model" else (None,)
     return [
-        Rule(f"{path}kernel{_END}", kernel),
+        *_weight_rules(f"{path}kernel", kernel),
         Rule(f"{path}lora_kernel_a{_END}", factor_a),
         Rule(f"{path}lora_kernel_b{_END}", factor_b),
     ]
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(rf"^(.*/)?token_embedding/embeddings{_END}", ("model", "batch")),
+    *_weight_rules(r"^(.*/)?token_embedding/embeddings", ("model", "batch")),
     *_projection_rules("query", ("model", "batch", None)),
     *_projection_rules("(key|value)", ("model", "batch", None)),
     *_projection_rules("attention_output", ("model", None, "batch")),

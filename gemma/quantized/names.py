@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gemma.quantized.grid import QUANTIZATIONS, Quantization
+from gemma.quantized.grid import QUANTIZATIONS, Quantization, Shape
 
 Part = Literal["values", "scales"]
 
@@ -18,6 +18,12 @@ BLOCK_AXES = {"kernel": -2, "embeddings": -1}
 """Name of a quantized variable -> dim that its blocks run along, a summed one."""
 
 _SCALE = "_scale"
+
+
+def is_quantizable(path: str, shape: Shape) -> bool:
+    """Return whether a weight has integers and scales when its model is quantized."""
+    name = path.rsplit("/", 1)[1]
+    return name in BLOCK_AXES and shape[BLOCK_AXES[name]] % 2 == 0
 
 
 def part_paths(path: str, quantization: Quantization) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import pytest
 from gemma.config import GemmaConfig
 from gemma.layout import RULES, gemma_layout_map, matching_rules, rule_of
 from gemma.presets import BUILT_IN
+from gemma.quantized.names import part_paths
 
 MESHES = [(1, 8), (2, 4), (8, 1)]
 
@@ -37,6 +38,9 @@ def test_every_variable_matches_exactly_one_rule(preset, factorisation, adapter_
 def test_every_rule_covers_a_variable_of_gemma_3(adapter_shapes):
     config = BUILT_IN["gemma3_270m"].config
     paths = [*config.parameter_shapes(), *adapter_shapes(config, 8, "keras")]
+    for quantization in ("int8", "int4"):
+        for path in config.parameter_shapes():
+            paths.extend(part_paths(path, quantization))
     assert {rule_of(path) for path in paths} == set(RULES)
     norm = rule_of("decoder_block_0/attention/query_norm/scale")
     assert norm == rule_of("final_normalization/scale")
