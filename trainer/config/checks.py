@@ -92,11 +92,9 @@ def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
     except ConfigError as error:
         yield error
         return
-    trainer = config.trainer
-    microbatch_size = trainer.microbatch_size or trainer.global_batch_size
-    if config.task == "train" and microbatch_size > 0:
+    if config.task == "train" and config.trainer.forward_size > 0:
         try:
-            check_batch(shape, microbatch_size)
+            check_batch(shape, config.trainer.forward_size)
         except ConfigError as error:
             yield error
 

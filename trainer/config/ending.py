@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from trainer.config.errors import MemoryPlanError, RunError
+from trainer.config.errors import SMALLER_STEP, MemoryPlanError, RunError
 
 STOPPED_BY_USER = 130
 BUG = 1
@@ -52,7 +52,7 @@ def _out_of_memory(error: MemoryError) -> MemoryPlanError:
         key="trainer.microbatch_size",
         expected="a run that fits the memory of this machine",
         received=str(error) or "no memory left",
-        fix="a smaller trainer.microbatch_size or data.sequence_length",
+        fix=SMALLER_STEP,
     )
 
 

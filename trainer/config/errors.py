@@ -12,6 +12,7 @@ from typing import ClassVar
 
 WIDTH = 88
 MAX_PROBLEMS_SHOWN = 6
+SMALLER_STEP = "a smaller trainer.microbatch_size or data.sequence_length"
 _LABEL_WIDTH = 10
 
 

@@ -162,6 +162,11 @@ class TrainerConfig:
     sample_prompts: int = 3
     """Held-out prompts that are answered before and after training."""
 
+    @property
+    def forward_size(self) -> int:
+        """Sequences per forward pass, with the null of `microbatch_size` resolved."""
+        return self.microbatch_size or self.global_batch_size
+
 
 @dataclass(kw_only=True)
 class CheckpointConfig:

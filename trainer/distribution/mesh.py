@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from trainer.config.errors import MemoryPlanError
+from trainer.config.errors import SMALLER_STEP, MemoryPlanError
 from trainer.config.mesh_shape import (
     auto_shapes,
     check_batch,
@@ -80,7 +80,7 @@ def choose_mesh(
         key="mesh.shape",
         expected=f"a mesh of {num_devices} devices that holds the model",
         received=f"at least {_gib(smallest)} a device of {_gib(bytes_per_device or 0)}",
-        fix="more devices, a smaller trainer.microbatch_size or data.sequence_length",
+        fix=f"more devices, {SMALLER_STEP}",
     )
 
 

@@ -39,15 +39,10 @@ class Session:
     tokenizer: GemmaTokenizer
 
     @property
-    def microbatch_size(self) -> int:
-        """Sequences of a forward pass."""
-        trainer = self.config.trainer
-        return trainer.microbatch_size or trainer.global_batch_size
-
-    @property
     def microbatches(self) -> int:
         """Forward passes of an optimizer step."""
-        return self.config.trainer.global_batch_size // self.microbatch_size
+        trainer = self.config.trainer
+        return trainer.global_batch_size // trainer.forward_size
 
     def open_data(self) -> TrainingData:
         """Open and check the rows of the configuration."""
@@ -76,7 +71,7 @@ def build_session(config: RunConfig) -> Session:
         dtype_bytes=4 if config.preset.dtype == "float32" else 2,
         lora=lora,
         sequence_length=config.data.sequence_length,
-        microbatch_size=trainer.microbatch_size or trainer.global_batch_size,
+        microbatch_size=trainer.forward_size,
         remat=trainer.remat,
         loss_chunk_tokens=trainer.loss_chunk_tokens,
     )
