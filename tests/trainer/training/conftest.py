@@ -98,11 +98,13 @@ def golden_preset(repository):
 
 
 @pytest.fixture(scope="session")
-def trainee(golden_preset):
-    """Return a function that makes a trainee on a mesh."""
+def trainee(golden_preset, repository):
+    """Return a function that makes a trainee of a family on a mesh."""
+    gemma3 = open_preset(str(repository / "tests/golden/keras_hub/gemma3"))
+    presets = {"gemma2": golden_preset, "gemma3": gemma3}
 
-    def make(shape=(1, 1), **settings):
-        return make_trainee(golden_preset, shape, **settings)
+    def make(shape=(1, 1), *, family="gemma2", **settings):
+        return make_trainee(presets[family], shape, **settings)
 
     return make
 

@@ -29,6 +29,12 @@ def test_every_mesh_reaches_the_losses_of_one_device(
     np.testing.assert_allclose(losses, reference, rtol=ACROSS_MESHES)
 
 
+def test_gemma_3_learns_the_same_on_a_mesh(trainee, batches):
+    one = trainee((1, 1), family="gemma3").train(batches)[0]
+    many = trainee((2, 4), family="gemma3").train(batches)[0]
+    np.testing.assert_allclose(many, one, rtol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2)])
 def test_accumulation_gives_the_gradient_of_one_big_batch(
     trainee, reference, shape, batches
