@@ -15,6 +15,7 @@ import numpy as np
 
 from gemma.backbones.adapter_methods import AdapterMethods
 from gemma.backbones.assembly import DType
+from gemma.backbones.loading import build_empty, load_variables
 from gemma.backbones.quantized_methods import (
     FloatBase,
     QuantizedMethods,
@@ -32,6 +33,7 @@ from gemma.presets import (
     PresetFileError,
     check_whole,
     open_preset,
+    write_hf,
     write_preset,
 )
 from gemma.quantized.grid import Quantization
@@ -133,7 +135,7 @@ class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
             backbone = build_quantized(build, quantize)
             backbone.float_base = FloatBase(opened)
         else:
-            backbone = build()
+            backbone = build_empty(build) if load_weights else build()
         if load_weights:
             backbone.load_arrays(opened)
             backbone.preset_name = opened.name
@@ -172,14 +174,17 @@ class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
         if self.quantization is not None:
             source = QuantizedWeights(source, self.quantization)
         with source as weights:
-            for variable in self._weight_variables():
-                variable.assign(weights.read(variable.path))
+            load_variables(self._weight_variables(), weights)
 
-    def save_to_preset(self, preset_dir: str) -> None:
+    def save_to_preset(self, preset_dir: str, max_shard_size: float = 10) -> None:
         """Write KerasHub's preset directory; adapters are merged in float32.
 
         Tokenizer and task are part of it when the backbone came from a preset that
         has a vocabulary. Files of an older preset in the directory are replaced.
+
+        Args:
+            preset_dir: Local or remote directory.
+            max_shard_size: In GB of 1024**3 bytes; larger weights are split.
 
         Raises:
             ValueError: The dtype of the weights is neither float32 nor bfloat16.
@@ -190,6 +195,30 @@ class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
             dtype=self.dtype_policy.variable_dtype,
             arrays=self.merged_array,
             vocabulary=self.vocabulary,
+            max_shard_bytes=int(max_shard_size * 1024**3),
+        )
+
+    def save_to_hf(self, directory: str, max_shard_size: float = 10) -> None:
+        """Write a directory that transformers loads; adapters are merged in float32.
+
+        The tokenizer is part of it when the backbone came from a preset that has a
+        vocabulary. Files of an older preset in the directory are replaced.
+
+        Args:
+            directory: Local or remote directory.
+            max_shard_size: In GB of 1024**3 bytes; larger weights are split.
+
+        Raises:
+            ValueError: The dtype of the weights is neither float32 nor bfloat16, or
+                transformers has no architecture that computes this model.
+        """
+        write_hf(
+            directory,
+            config=self.gemma_config,
+            dtype=self.dtype_policy.variable_dtype,
+            arrays=self.merged_array,
+            vocabulary=self.vocabulary,
+            max_shard_bytes=int(max_shard_size * 1024**3),
         )
 
     def merged_array(self, path: str) -> np.ndarray:

@@ -5,8 +5,9 @@ Knows the files of KerasHub and Hugging Face and nothing of Keras, JAX or device
 
 from gemma.presets.errors import PresetFileError
 from gemma.presets.hf_writing import write_hf
+from gemma.presets.mapping import aligned_empty
 from gemma.presets.opening import Preset, open_directory, open_preset
-from gemma.presets.source import WeightSource, check_whole
+from gemma.presets.source import WeightSource, check_each_once, check_whole
 from gemma.presets.table import BUILT_IN, BuiltIn
 from gemma.presets.writing import write_preset
 
@@ -16,6 +17,8 @@ __all__ = [
     "Preset",
     "PresetFileError",
     "WeightSource",
+    "aligned_empty",
+    "check_each_once",
     "check_whole",
     "open_directory",
     "open_preset",

@@ -7,8 +7,11 @@ names; `keras_weights` and `hf_weights` make the views.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -16,6 +19,10 @@ import numpy as np
 
 from gemma.presets.mapping import copy_into
 from gemma.presets.source import Index, Shapes, normalise_index
+
+_PART_BYTES = 4 << 20
+"""Copied by one thread at a time."""
+_WORKERS = min(8, os.cpu_count() or 1)
 
 
 class Stored(Protocol):
@@ -45,6 +52,7 @@ class FileWeights:
         self._shapes = shapes
         self._stored = dict(stored)
         self._cleanup = cleanup
+        self._threads: concurrent.futures.Executor | None = None
 
     def paths(self) -> frozenset[str]:
         """Return the variable paths."""
@@ -63,18 +71,33 @@ class FileWeights:
         index = normalise_index(index, self._shapes[path])
         sizes = tuple(part.stop - part.start for part in index)
         out = np.empty(sizes, self.dtype(path))
-        copy_into(out, self._stored[path][index])
+        self._copy(out, path, index)
         return out
 
     def read_into(self, out: np.ndarray, path: str, index: Index | None = None) -> None:
         """Write a variable, or a part of it, to `out`, rounded to its dtype."""
-        index = normalise_index(index, self._shapes[path])
-        copy_into(out, self._stored[path][index])
+        self._copy(out, path, normalise_index(index, self._shapes[path]))
 
     def close(self) -> None:
         """Close the files; arrays that were read stay valid."""
         self._stored = {}
         self._cleanup.close()
+
+    def _copy(self, out: np.ndarray, path: str, index: Index) -> None:
+        """Copy large parts on several threads: numpy and reading let others run."""
+        stored = self._stored[path]
+        if out.nbytes < _PART_BYTES or _WORKERS < 2:
+            copy_into(out, stored[index])
+            return
+        if self._threads is None:
+            pool = concurrent.futures.ThreadPoolExecutor(_WORKERS)
+            self._threads = self._cleanup.enter_context(pool)
+        parts = [
+            self._threads.submit(lambda o, i: copy_into(o, stored[i]), out[part], where)
+            for part, where in _split(out.shape, index, out.nbytes)
+        ]
+        for part in parts:
+            part.result()
 
     def __enter__(self) -> Self:
         """Return the source itself."""
@@ -88,3 +111,21 @@ class FileWeights:
     ) -> None:
         """Close the files."""
         self.close()
+
+
+def _split(
+    shape: tuple[int, ...], index: Index, size: int
+) -> Iterator[tuple[Index, Index]]:
+    """Yield parts of an array, and where they stand in the file's.
+
+    The array is cut along its longest dim but the last, whose numbers stand together.
+    """
+    longest = max(range(len(shape) - 1), key=shape.__getitem__, default=0)
+    count = min(shape[longest], math.ceil(size / _PART_BYTES))
+    edges = [shape[longest] * number // count for number in range(count + 1)]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        part, where = [slice(None)] * len(shape), list(index)
+        part[longest] = slice(start, stop)
+        first = index[longest].start
+        where[longest] = slice(first + start, first + stop)
+        yield tuple(part), tuple(where)

@@ -48,6 +48,17 @@ class MappedFile:
         return np.ndarray(shape, dtype, buffer=self._bytes, offset=offset)
 
 
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an empty array at a multiple of 64 bytes.
+
+    JAX on a CPU takes such an array as it is and copies every other one.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    content = np.empty(size + _CACHE_LINE, np.uint8)
+    start = -content.ctypes.data % _CACHE_LINE
+    return content[start : start + size].view(dtype).reshape(shape)
+
+
 def copy_into(out: np.ndarray, values: np.ndarray) -> None:
     """Copy `values` to `out`, rounded to its dtype.
 

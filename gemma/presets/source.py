@@ -6,12 +6,13 @@ time. It refuses to know devices, sharding and the forms themselves.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -85,6 +86,24 @@ def check_whole(subject: object, found: Shapes, expected: Shapes) -> None:
                 expected=f"shape {tuple(shape)}",
                 received=f"shape {tuple(found[path])}",
                 fix=fix,
+            )
+
+
+def check_each_once(written: Sequence[str], paths: Collection[str]) -> None:
+    """Prove that what is written are the variables of a source, each of them once.
+
+    Raises:
+        PresetFileError: Names the first that is not.
+    """
+    counts = collections.Counter(written)
+    for path in sorted(counts.keys() | set(paths)):
+        times = counts[path]
+        if times != (path in paths):
+            raise PresetFileError(
+                path,
+                expected="to be read once" if path in paths else "no such variable",
+                received=f"{times} arrays for it",
+                fix="build the model from the config of the preset",
             )
 
 

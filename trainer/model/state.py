@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from gemma.presets import WeightSource
+from gemma.arrays import assemble
+from gemma.presets import WeightSource, check_each_once
 from gemma.stacked import StackedVariable
 
 Index = tuple[slice, ...]
@@ -27,9 +28,15 @@ def load_arrays(
     source: WeightSource,
     sharding: Callable[[StackedVariable], NamedSharding],
 ) -> Arrays:
-    """Read every variable of `tree` from `source`, each slice once per process."""
+    """Read every variable of `tree` from `source`, each slice once per process.
+
+    Raises:
+        PresetFileError: A variable would stay unread, or one would be read twice.
+    """
+    members = [member.path for variable in tree.values() for member in variable.members]
+    check_each_once(members, source.paths())
     return {
-        path: _assemble(variable, sharding(variable), source.read)
+        path: _assemble(variable, sharding(variable), source.read_into)
         for path, variable in tree.items()
     }
 
@@ -40,8 +47,12 @@ def arrays_from_members(
     sharding: Callable[[StackedVariable], NamedSharding],
 ) -> Arrays:
     """Stack values that are given by variable path, such as an adapter file's."""
+
+    def write(out: np.ndarray, path: str, index: Index) -> None:
+        out[...] = values[path][index]
+
     return {
-        path: _assemble(variable, sharding(variable), lambda p, i: values[p][i])
+        path: _assemble(variable, sharding(variable), write)
         for path, variable in tree.items()
     }
 
@@ -103,26 +114,16 @@ def _fan_in(shape: tuple[int, ...]) -> int:
 def _assemble(
     variable: StackedVariable,
     sharding: NamedSharding,
-    read: Callable[[str, Index | None], np.ndarray],
+    write: Callable[[np.ndarray, str, Index], None],
 ) -> jax.Array:
-    shape, dtype = variable.shape, variable.dtype
-    seen: dict[tuple, np.ndarray] = {}
+    """Return the array of a variable; its members are written where they belong."""
 
-    def shard(index: Index) -> np.ndarray:
-        key = tuple((s.start, s.stop) for s in index)
-        if key not in seen:  # replicas of a shard are read once
-            seen[key] = _read_shard(variable, index, read).astype(dtype, copy=False)
-        return seen[key]
+    def write_slice(out: np.ndarray, index: Index) -> None:
+        if not variable.is_stacked:
+            write(out, variable.members[0].path, index)
+            return
+        layers = variable.members[index[0]]
+        for part, member in zip(out, layers, strict=True):
+            write(part, member.path, index[1:])
 
-    return jax.make_array_from_callback(shape, sharding, shard)
-
-
-def _read_shard(
-    variable: StackedVariable,
-    index: Index,
-    read: Callable[[str, Index | None], np.ndarray],
-) -> np.ndarray:
-    if not variable.is_stacked:
-        return np.asarray(read(variable.members[0].path, index))
-    layers = variable.members[index[0]]
-    return np.stack([np.asarray(read(m.path, index[1:])) for m in layers])
+    return assemble(variable.shape, variable.dtype, sharding, write_slice)
