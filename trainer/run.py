@@ -14,18 +14,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
+from etils import epath
 
 from gemma.presets import PresetFileError
 from trainer.artifacts.card import CardFacts, write_card
 from trainer.artifacts.report import write_report
-from trainer.artifacts.weights import merged_tree, write_adapter, write_full_preset
+from trainer.artifacts.weights import (
+    merged_tree,
+    write_adapter,
+    write_full_hf,
+    write_full_preset,
+    write_peft_adapter,
+)
 from trainer.config.errors import ConfigError, MemoryPlanError, StorageError
 from trainer.config.schema import RunConfig
+from trainer.model.assemble import hash_of_base
 from trainer.tasks.console import Screen
 from trainer.tasks.evaluate import run_evaluation
+from trainer.tasks.export import run_export
 from trainer.tasks.generate import run_generation
 from trainer.tasks.results import environment_facts, results_of
 from trainer.tasks.session import preset_error
+from trainer.tasks.subject import Subject
 from trainer.tasks.train import Finished, run_training
 from trainer.tracking import Artifact, read_metrics
 
@@ -89,7 +99,9 @@ def _write_weights(finished: Finished) -> list[str]:
     config, model, artifacts = run.config, run.session.model, run.directory.artifacts
     written = []
     if model.lora is not None:
-        path = write_adapter(artifacts / "lora", model, weights)
+        load_weights = config.preset.load_weights
+        base_hash = hash_of_base(model, weights, load_weights=load_weights)
+        path = write_adapter(artifacts / "lora", model, weights, base_hash=base_hash)
         run.tracker.artifact(Artifact(name="lora", path=str(path.parent)))
         written.append("artifacts/lora")
     if config.artifacts.preset:
@@ -103,6 +115,27 @@ def _write_weights(finished: Finished) -> list[str]:
         run.tracker.artifact(Artifact(name="preset", path=str(artifacts / "preset")))
         written.append("artifacts/preset")
     return written
+
+
+def write_export(subject: Subject, directory: epath.Path) -> None:
+    """Write a model or its adapter in the form that `export.format` names."""
+    config, model, weights = (
+        subject.session.config,
+        subject.session.model,
+        subject.weights,
+    )
+    dtype = config.artifacts.dtype or config.preset.dtype
+    if config.export.format == "hf":
+        write_full_hf(directory, model, weights, dtype=dtype)
+    elif config.export.format == "preset":
+        length = config.data.sequence_length
+        write_full_preset(
+            directory, model, weights, dtype=dtype, sequence_length=length
+        )
+    else:
+        load_weights = config.preset.load_weights
+        base_hash = hash_of_base(model, weights, load_weights=load_weights)
+        write_peft_adapter(directory, model, weights, base_hash=base_hash)
 
 
 def _measure_merged(finished: Finished) -> dict[str, str]:
@@ -172,4 +205,5 @@ def _tasks(words: Sequence[str]) -> dict[str, Callable[[RunConfig, Screen], int]
         ),
         "evaluate": run_evaluation,
         "generate": run_generation,
+        "export": functools.partial(run_export, write=write_export),
     }

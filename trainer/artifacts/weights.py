@@ -1,49 +1,55 @@
-"""Adapters and full presets out of the state tree, one layer at a time.
+"""Adapters and full models out of the state tree, one layer at a time.
 
-Turns stacked arrays into KerasHub's files. The full preset has its adapters merged in
-float32 and is rounded once, when it is written.
+Turns stacked arrays into the files of KerasHub, Hugging Face and PEFT. A full model
+has its adapters merged in float32 and is rounded once, when it is written.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from gemma.adapters import write_lora
+from gemma.adapters import write_lora, write_peft
 from gemma.layers.projection import merge_adapter
-from gemma.presets import write_preset
+from gemma.presets import write_hf, write_preset
 from trainer.model.assemble import Model
 
 ADAPTER_FILE = "adapter.lora.h5"
 
 
 def write_adapter(
-    directory: epath.PathLike, model: Model, arrays: Mapping[str, jax.Array]
+    directory: epath.PathLike,
+    model: Model,
+    arrays: Mapping[str, jax.Array],
+    *,
+    base_hash: str,
 ) -> epath.Path:
     """Write `adapter.lora.h5` and `adapter.json`; return the former's path."""
     path = epath.Path(directory) / ADAPTER_FILE
-    adapters = {
-        member.path: np.asarray(arrays[name][layer])
-        for name, variable in model.tree.items()
-        if variable.is_adapter
-        for layer, member in enumerate(variable.members)
-    }
-    write_lora(
-        path,
-        adapters,
-        config=model.stacked.config,
-        rank=model.lora.rank,
-        alpha=model.lora.alpha,
-        targets=model.lora.targets,
-        factorisation=model.lora.factorisation,
-        base=model.preset.name,
-    )
+    write_lora(path, _factors(model, arrays), **_description(model, base_hash))
     return path
+
+
+def write_peft_adapter(
+    directory: epath.PathLike,
+    model: Model,
+    arrays: Mapping[str, jax.Array],
+    *,
+    base_hash: str,
+) -> None:
+    """Write the adapter for PEFT, beside transformers' model of the same base."""
+    write_peft(
+        directory,
+        _factors(model, arrays),
+        dropout=model.lora.dropout,
+        **_description(model, base_hash),
+    )
 
 
 def write_full_preset(
@@ -55,19 +61,20 @@ def write_full_preset(
     sequence_length: int,
 ) -> None:
     """Write the whole model, adapters merged, in KerasHub's form."""
-    places = _places(model)
-
-    def read(path: str) -> np.ndarray:
-        return np.asarray(merged(model, arrays, *places[path]))
-
     write_preset(
-        directory,
-        config=model.stacked.config,
-        dtype=dtype,
-        arrays=read,
-        vocabulary=model.preset.vocabulary(),
-        sequence_length=sequence_length,
+        directory, sequence_length=sequence_length, **_whole(model, arrays, dtype)
     )
+
+
+def write_full_hf(
+    directory: epath.PathLike,
+    model: Model,
+    arrays: Mapping[str, jax.Array],
+    *,
+    dtype: str,
+) -> None:
+    """Write the whole model, adapters merged, in Hugging Face's form."""
+    write_hf(directory, **_whole(model, arrays, dtype))
 
 
 def merged(
@@ -117,4 +124,42 @@ def _places(model: Model) -> dict[str, tuple[str, int | None]]:
         for name, variable in model.tree.items()
         if not variable.is_adapter
         for layer, member in enumerate(variable.members)
+    }
+
+
+def _whole(model: Model, arrays: Mapping[str, jax.Array], dtype: str) -> dict[str, Any]:
+    """Return what the writer of a full model needs, whatever its form."""
+    places = _places(model)
+
+    def read(path: str) -> np.ndarray:
+        return np.asarray(merged(model, arrays, *places[path]))
+
+    return {
+        "config": model.stacked.config,
+        "dtype": dtype,
+        "arrays": read,
+        "vocabulary": model.preset.vocabulary(),
+    }
+
+
+def _factors(model: Model, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Return every factor by the path of its variable."""
+    return {
+        member.path: np.asarray(arrays[name][layer])
+        for name, variable in model.tree.items()
+        if variable.is_adapter
+        for layer, member in enumerate(variable.members)
+    }
+
+
+def _description(model: Model, base_hash: str) -> dict[str, Any]:
+    """Return what the files of an adapter say beside its factors."""
+    return {
+        "config": model.stacked.config,
+        "rank": model.lora.rank,
+        "alpha": model.lora.alpha,
+        "targets": model.lora.targets,
+        "factorisation": model.lora.factorisation,
+        "base": model.preset.name,
+        "base_hash": base_hash,
     }

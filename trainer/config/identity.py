@@ -25,6 +25,7 @@ _UNDECIDING = (
     "artifacts.*",
     "checkpoint.*",
     "debug",
+    "export.*",
     "generate.*",
     "launch.*",
     "resume",

@@ -29,8 +29,9 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "tracker.mode": ("auto", "online", "offline"),
     "artifacts.dtype": (None, "float32", "bfloat16"),
     "artifacts.source": ("last", "best"),
+    "export.format": ("preset", "hf", "peft"),
     "launch.name": ("none",),
-    "task": ("train", "evaluate", "generate"),
+    "task": ("train", "evaluate", "generate", "export"),
     "resume": ("auto", "never", "must"),
 }
 UPLOADS = ("lora", "preset")

@@ -104,7 +104,7 @@ class LoraConfig:
     dropout: float = 0.0
     """Probability of dropping an input of an adapter while training."""
     path: str | None = None
-    """Adapter file (`.lora.h5`) to start from or to use."""
+    """Adapter to start from or to use: a `.lora.h5` file, or a directory of PEFT's."""
 
 
 @dataclass(kw_only=True)
@@ -223,6 +223,17 @@ class GenerateConfig:
 
 
 @dataclass(kw_only=True)
+class ExportConfig:
+    """Settings of `task=export`."""
+
+    format: str = "preset"
+    """`preset` (KerasHub's directory) or `hf` (transformers'), both with the adapter
+    merged, or `peft` (the adapter alone)."""
+    path: str | None = None
+    """New or empty directory; null takes `artifacts/FORMAT` of the run."""
+
+
+@dataclass(kw_only=True)
 class LaunchConfig:
     """Where the command runs."""
 
@@ -256,10 +267,11 @@ class RunConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     artifacts: ArtifactsConfig = field(default_factory=ArtifactsConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     run: RunIdentity = field(default_factory=RunIdentity)
     task: str = "train"
-    """`train`, `evaluate` or `generate`."""
+    """`train`, `evaluate`, `generate` or `export`."""
     resume: str = "auto"
     """`auto` goes on where a checkpoint is, `never` starts in a new directory only,
     `must` fails without one."""

@@ -13,14 +13,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from gemma.abstract import build_abstract, is_abstract
-from gemma.adapters import Adapter, read_lora
+from gemma.adapters import Adapter
 from gemma.backbones.backbone import Backbone
 from gemma.backbones.families import backbone_class
-from gemma.lora import LoraSettings, lora_settings
-from gemma.presets import Preset, PresetFileError
+from gemma.lora import LoraSettings
+from gemma.presets import Preset
 from gemma.stacked import Stacked, StackedVariable
-from trainer.config.errors import ConfigError, PresetError
-from trainer.config.schema import LoraConfig
+from trainer.model.adapters import check_base, hash_of_arrays, hash_of_files
 from trainer.model.placement import Placement, check_all_large_are_split, place
 from trainer.model.state import (
     Arrays,
@@ -80,7 +79,7 @@ def build_model(
         dtype: Of frozen weights and computation.
         lora: Adapters to train; None trains all weights, kept in float32.
     """
-    placement = place(mesh, preset.config)
+    placement = place(mesh, preset.config, lora)
     policy = dtype if lora or dtype == "float32" else f"mixed_{dtype}"
     backbone = build_abstract(lambda: _backbone(preset, policy, lora))
     assert is_abstract(backbone.variables)
@@ -113,6 +112,9 @@ def initial_arrays(
         adapter: What the adapters start from; None draws them.
         seed: Of what is drawn.
         only_frozen: Leave out what is trained, since it is restored.
+
+    Raises:
+        PresetError: The adapters were trained on another base.
     """
     sharding = model.placement.sharding
     left_out = set(model.trainable) if only_frozen else set()
@@ -123,69 +125,39 @@ def initial_arrays(
         arrays = {}
         if weights:
             with model.preset.weights() as source:
+                check_base(
+                    adapter, model.preset, lambda: hash_of_files(model.preset, source)
+                )
                 arrays = load_arrays(weights, source, sharding)
     else:
         arrays = random_arrays(weights, sharding, seed=seed)
+        check_base(adapter, model.preset, lambda: _hash_of_arrays(model, arrays))
     if adapter is None:
         return arrays | random_arrays(adapters, sharding, seed=seed)
     return arrays | arrays_from_members(adapters, adapter.arrays, sharding)
 
 
-def adapter_settings(
-    config: LoraConfig, preset: Preset
-) -> tuple[LoraSettings | None, Adapter | None]:
-    """Return the adapters that `lora.*` asks for, and the file to start from.
+def hash_of_base(model: Model, arrays: Arrays, *, load_weights: bool) -> str:
+    """Return the hash of what the adapters of a model stand beside.
 
-    A file brings its own rank, alpha, targets and form.
-
-    Raises:
-        ConfigError: The file's name is wrong.
-        PresetError: The file is missing, damaged or another model's.
+    Args:
+        model: The model.
+        arrays: Its arrays.
+        load_weights: The base is the preset's, whose files have the float weights.
     """
-    if config.rank == 0:
-        return None, None
-    settings = lora_settings(
-        config.rank,
-        alpha=config.alpha,
-        targets=config.targets,
-        factorisation=config.factorisation,
-        dropout=config.dropout,
-    )
-    if config.path is None:
-        return settings, None
-    adapter = _read_adapter(config.path, preset)
-    return lora_settings(
-        adapter.rank,
-        alpha=adapter.alpha,
-        targets=adapter.targets,
-        factorisation=adapter.factorisation,
-        dropout=config.dropout,
-    ), adapter
+    if not load_weights:
+        return _hash_of_arrays(model, arrays)
+    with model.preset.weights() as source:
+        return hash_of_files(model.preset, source)
 
 
-def _read_adapter(path: str, preset: Preset) -> Adapter:
-    try:
-        return read_lora(path, preset.config)
-    except PresetFileError as error:
-        raise PresetError(
-            key=f"lora.path ({error.subject})",
-            expected=error.expected,
-            received=error.received,
-            fix=error.fix,
-        ) from error
-    except ValueError as error:
-        raise ConfigError(
-            key="lora.path",
-            expected="a file whose name ends in .lora.h5",
-            received=path,
-            fix="lora.path=outputs/RUN/artifacts/lora/adapter.lora.h5",
-        ) from error
+def _hash_of_arrays(model: Model, arrays: Arrays) -> str:
+    everywhere = model.placement.replicated()
+    return hash_of_arrays(model.preset, model.tree, arrays, everywhere)
 
 
 def _backbone(preset: Preset, policy: str, lora: LoraSettings | None) -> Backbone:
-    backbone = backbone_class(preset.config)(
-        **preset.config.to_mapping(), dtype=policy
-    )
+    backbone = backbone_class(preset.config)(**preset.config.to_mapping(), dtype=policy)
     if lora:
         backbone.enable_lora(
             lora.rank,

@@ -23,7 +23,8 @@ from trainer.distribution.mesh import (
     choose_mesh,
     device_bytes,
 )
-from trainer.model.assemble import Model, adapter_settings, build_model
+from trainer.model.adapters import adapter_settings
+from trainer.model.assemble import Model, build_model
 from trainer.model.memory import MemoryPlan
 
 

@@ -10,15 +10,8 @@ from jax.sharding import PartitionSpec
 from gemma.abstract import is_abstract
 from gemma.lora import lora_settings
 from gemma.presets import BUILT_IN, open_preset
-from trainer.config.errors import ConfigError, PresetError
-from trainer.config.schema import LoraConfig
 from trainer.distribution.mesh import build_mesh
-from trainer.model.assemble import (
-    adapter_settings,
-    build_model,
-    initial_arrays,
-    split,
-)
+from trainer.model.assemble import build_model, initial_arrays, split
 from trainer.model.memory import MemoryPlan, adapter_count
 from trainer.model.placement import check_all_large_are_split
 
@@ -100,32 +93,11 @@ def test_a_new_adapter_changes_nothing_yet(golden):
             assert np.asarray(array).any()
 
 
-def test_an_adapter_file_brings_its_own_settings(golden, repository):
-    path = repository / "tests/golden/keras_hub/gemma2/adapter.lora.h5"
-    settings, adapter = adapter_settings(LoraConfig(path=str(path)), golden)
-    assert (settings.rank, settings.targets) == (3, ("query", "value"))
-    arrays = arrays_of(model_of(golden, (2, 2), rank=3), adapter=adapter)
-    name = "decoder_block_1/attention/query/lora_kernel_b"
-    stacked = arrays["decoder_blocks/attention/query/lora_kernel_b"]
-    assert np.array_equal(stacked[1], adapter.arrays[name])
-
-
-def test_an_adapter_file_of_another_name_or_place_is_named(golden):
-    with pytest.raises(ConfigError, match="ends in .lora.h5"):
-        adapter_settings(LoraConfig(path="adapter.h5"), golden)
-    with pytest.raises(PresetError, match="lora.path"):
-        adapter_settings(LoraConfig(path="nowhere/x.lora.h5"), golden)
-
-
 def test_what_is_restored_is_not_loaded_too(golden):
     full = model_of(golden, (1, 1), rank=0)
     assert arrays_of(full, only_frozen=True) == {}
     lora = model_of(golden, (1, 1))
     assert not any("lora" in path for path in arrays_of(lora, only_frozen=True))
-
-
-def test_rank_zero_means_no_adapters(golden):
-    assert adapter_settings(LoraConfig(rank=0), golden) == (None, None)
 
 
 def test_an_uncovered_variable_is_refused(golden):

@@ -1,0 +1,120 @@
+"""task=export: a run, or a preset with an adapter, in a form that others read.
+
+Turns a subject into a directory: KerasHub's preset, transformers' model or PEFT's
+adapter. It never writes where something else lies, and refuses to know how each form
+is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatch
+
+from etils import epath
+
+from trainer import storage
+from trainer.config.errors import ConfigError
+from trainer.config.schema import RunConfig
+from trainer.tasks.console import Screen
+from trainer.tasks.run_directory import RunDirectory
+from trainer.tasks.subject import Subject, open_subject
+
+_FILES = {
+    "preset": (
+        "config.json",
+        "metadata.json",
+        "tokenizer.json",
+        "preprocessor.json",
+        "task.json",
+        "assets",
+        "model.weights.*",
+        "model_*.weights.h5",
+    ),
+    "hf": (
+        "config.json",
+        "generation_config.json",
+        "tokenizer*",
+        "special_tokens_map.json",
+        "model*.safetensors*",
+    ),
+    "peft": ("adapter_config.json", "adapter_model.safetensors", "adapter.json"),
+}
+"""Names that an export of each form may have left in a run's own directory."""
+
+
+def run_export(
+    config: RunConfig, screen: Screen, *, write: Callable[[Subject, epath.Path], None]
+) -> int:
+    """Write `export.format` to `export.path`, say what lies there and return 0.
+
+    Args:
+        config: What to export, and as what.
+        screen: Where a person looks.
+        write: Writes a subject to a directory.
+
+    Raises:
+        ConfigError: There is no place to write to, something else lies there, or
+            `peft` is asked of a model without adapter.
+    """
+    directory = RunDirectory(config)
+    target = _target(config, directory)
+    _check_adapter(config, directory)
+    subject = open_subject(config)
+    write(subject, target)
+    screen.facts(
+        f"exported {subject.origin}",
+        {
+            "format": config.export.format,
+            "directory": str(target),
+            "files": ", ".join(storage.list_names(target)),
+        },
+    )
+    return 0
+
+
+def _target(config: RunConfig, directory: RunDirectory) -> epath.Path:
+    """Return the directory to write to: a new one, an empty one, or the run's own."""
+    form, path = config.export.format, config.export.path
+    if path is not None:
+        target = epath.Path(path)
+        expected, names = "a new or empty directory", storage.list_names(target)
+        others = names
+    elif directory.exists():
+        target = directory.artifacts / form
+        expected, names = f"nothing but {form} files", storage.list_names(target)
+        others = [n for n in names if not any(fnmatch(n, f) for f in _FILES[form])]
+    else:
+        raise ConfigError(
+            key="export.path",
+            expected="a directory to write to, since there is no run that has one",
+            received="nothing",
+            fix=f"export.path=exported/{form}, or run.name of a run",
+        )
+    if not names and storage.exists(target) and not target.is_dir():
+        others = ["a file of this name"]
+    if others:
+        raise ConfigError(
+            key="export.path",
+            expected=f"{expected}: {target} is never overwritten",
+            received=", ".join(others[:3]) + (" and more" if others[3:] else ""),
+            fix=f"export.path={target}-{form}, or remove what is there",
+        )
+    return target
+
+
+def _check_adapter(config: RunConfig, directory: RunDirectory) -> None:
+    """Refuse `peft` before weights are read, where there is no adapter.
+
+    Raises:
+        ConfigError: The run trained all weights, or no adapter was named.
+    """
+    is_run = directory.exists()
+    lora = directory.stored_config().lora if is_run else config.lora
+    has_adapter = lora.rank > 0 and (is_run or lora.path is not None)
+    if config.export.format == "peft" and not has_adapter:
+        raise ConfigError(
+            key="export.format",
+            expected="preset or hf, since there is no adapter",
+            received="peft",
+            fix="export.format=hf, or lora.path=ADAPTER beside preset=NAME",
+        )
