@@ -47,6 +47,12 @@ class RandomWeights(contextlib.AbstractContextManager):
         values *= 0.02
         return values if index is None else values[index]
 
+    def read_into(
+        self, out: np.ndarray, path: str, index: tuple[slice, ...] | None = None
+    ) -> None:
+        """Draw a variable into `out`."""
+        out[...] = self.read(path, index)
+
     def close(self) -> None:
         """Do nothing: there is no file."""
 
