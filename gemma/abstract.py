@@ -26,10 +26,11 @@ def build_abstract(build: Callable[[], Model]) -> Model:
     default `StatelessScope` ends; the memory is cleared here, which also forgets
     abstract variables of others. `tests/gemma/test_abstract.py` pins this.
     """
-    with keras.StatelessScope(initialize_variables=False):
-        model = build()
-    global_state.set_global_attribute("uninitialized_variables", [])
-    return model
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            return build()
+    finally:  # after an error too: those built before it would be filled
+        global_state.set_global_attribute("uninitialized_variables", [])
 
 
 def is_abstract(variables: Iterable[keras.Variable]) -> bool:

@@ -33,6 +33,16 @@ def test_keras_has_forgotten_the_empty_variables(abstract):
     assert not global_state.get_global_attribute("uninitialized_variables")
 
 
+def test_keras_has_forgotten_the_empty_variables_of_a_build_that_failed():
+    def build():
+        keras.Variable(initializer="zeros", shape=(2,))
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        build_abstract(build)
+    assert not global_state.get_global_attribute("uninitialized_variables")
+
+
 def test_a_default_scope_leaves_the_variables_empty(abstract):
     with keras.StatelessScope():
         pass
