@@ -8,6 +8,8 @@ import pytest
 
 import gemma as keras_hub_models
 from gemma import GemmaBackbone, GemmaCausalLM
+from gemma.abstract import build_abstract
+from gemma.presets import BUILT_IN
 
 GOLDEN = "tests/golden/keras_hub"
 
@@ -102,6 +104,67 @@ def test_a_lone_key_value_head_on_eight_devices(capsys):
         {"token_ids": np.array([[2, 5]]), "padding_mask": np.ones((1, 2))}
     )
     assert np.isfinite(np.asarray(hidden)).all()
+
+
+NORMS = {"pre_attention_norm/scale": (2048,), "pre_ffw_norm/scale": (2048,)}
+GEMMA_2B_PARTS = NORMS | {
+    "attention/query/kernel": (1, 2048, 256),
+    "attention/key/kernel": (1, 2048, 32),
+    "attention/value/kernel": (1, 2048, 32),
+    "attention/attention_output/kernel": (1, 256, 2048),
+    "ffw_gating/kernel": (2048, 2048),
+    "ffw_gating_2/kernel": (2048, 2048),
+    "ffw_linear/kernel": (2048, 2048),
+}
+GEMMA2_2B_PARTS = {
+    "pre_attention_norm/scale": (2304,),
+    "post_attention_norm/scale": (2304,),
+    "attention/query/kernel": (1, 2304, 256),
+    "attention/key/kernel": (4, 2304, 32),
+    "attention/value/kernel": (4, 2304, 32),
+    "attention/attention_output/kernel": (1, 256, 2304),
+    "pre_ffw_norm/scale": (2304,),
+    "post_ffw_norm/scale": (2304,),
+    "ffw_gating/kernel": (2304, 1152),
+    "ffw_gating_2/kernel": (2304, 1152),
+    "ffw_linear/kernel": (1152, 2304),
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "embedding", "block"),
+    [
+        ("gemma_2b_en", (32_000, 2048), GEMMA_2B_PARTS),
+        ("gemma2_2b_en", (32_000, 2304), GEMMA2_2B_PARTS),
+    ],
+)
+def test_layout_map_of_the_published_sizes_without_arrays(preset, embedding, block):
+    """The original's listing on 1x8 at full size; KerasHub fails for both presets."""
+    mesh = keras.distribution.DeviceMesh(
+        shape=(1, 8),
+        axis_names=("batch", "model"),
+        devices=keras.distribution.list_devices(),
+    )
+    layout_map = GemmaBackbone.get_layout_map(mesh, model_parallel_dim_name="model")
+    distribution = keras.distribution.ModelParallel(
+        layout_map=layout_map, batch_dim_name="batch"
+    )
+    arguments = BUILT_IN[preset].config.to_mapping()
+    with distribution.scope():
+        gemma_model = build_abstract(lambda: GemmaBackbone(**arguments))
+
+    embedding_layer = gemma_model.get_layer("token_embedding")
+    decoder_block_1 = gemma_model.get_layer("decoder_block_1")
+    parts = {
+        variable.path: distribution.get_variable_layout(
+            variable
+        ).backend_layout.shard_shape(tuple(variable.shape))
+        for variable in embedding_layer.weights + decoder_block_1.weights
+    }
+    assert parts == {
+        "token_embedding/embeddings": embedding,
+        **{f"decoder_block_1/{path}": part for path, part in block.items()},
+    }
 
 
 def test_layout_of_adapters_follows_their_kernels(build):
