@@ -15,6 +15,8 @@ from trainer.model.assemble import build_model, initial_arrays, split
 from trainer.model.memory import MemoryPlan, adapter_count
 from trainer.model.placement import check_all_large_are_split
 
+SUMS = 2e-5  # float32 sums over 8192 ranks in another order
+
 
 @pytest.fixture(scope="module")
 def golden(repository):
@@ -143,3 +145,22 @@ def test_the_plan_of_gemma2_9b_fits_eight_v5e_chips():
     weights = 9_241_705_984 * 2 / 8
     assert weights < plan.bytes_per_device((1, 8)) < 16 * 2**30
     assert plan.bytes_per_device((8, 1)) < plan.bytes_per_device((1, 1))
+
+
+@pytest.mark.parametrize("factorisation", ["keras", "shared"])
+def test_large_adapters_lie_on_every_device_and_compute_the_same(golden, factorisation):
+    settings = {"rank": 8192, "targets": ["query"], "factorisation": factorisation}
+    alone, spread = (model_of(golden, shape, **settings) for shape in ((1, 1), (2, 4)))
+    one, many = arrays_of(alone), arrays_of(spread)
+    factor = many["decoder_blocks/attention/query/lora_kernel_a"]
+    assert factor.nbytes // len(factor) > 1_000_000  # of one layer
+    assert factor.addressable_shards[0].data.size * 8 == factor.size
+    path = "decoder_blocks/attention/query/lora_kernel_b"
+    one[path] = one[path] + 0.01
+    many[path] = many[path] + 0.01
+    token_ids = np.arange(24, dtype="int32").reshape(2, 12)
+    whole, parts = (
+        jax.jit(model.stacked.hidden)(arrays, token_ids)
+        for model, arrays in ((alone, one), (spread, many))
+    )
+    np.testing.assert_allclose(parts, whole, atol=SUMS)
