@@ -13,7 +13,7 @@ from gemma.presets import open_preset, write_preset
 pytestmark = pytest.mark.peers
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden/keras_hub"
-NAMES = ["gemma", "gemma2"]
+NAMES = ["gemma", "gemma2", "gemma3"]
 SAME = 1e-5  # float32 on a CPU, the same code on the same weights
 
 
@@ -82,7 +82,8 @@ def test_keras_hub_builds_the_task_with_its_tokenizer(
 ):
     rewrite(name, tmp_path)
     task = keras_hub.models.CausalLM.from_preset(str(tmp_path))
-    assert task.preprocessor.sequence_length == 24
+    length = open_preset(str(GOLDEN / name)).sequence_length
+    assert task.preprocessor.sequence_length == length
     assert task.generate("Define the", max_length=12).startswith("Define the")
 
 

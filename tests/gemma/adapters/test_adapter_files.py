@@ -37,7 +37,7 @@ def write(path, *, alpha=3.0, targets=("query", "value"), factorisation="keras")
     return arrays
 
 
-@pytest.mark.parametrize("name", ["gemma", "gemma2"])
+@pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3"])
 def test_keras_hub_file_without_sidecar_has_alpha_equal_to_rank(name):
     adapter = read_lora(GOLDEN / name / "adapter.lora.h5", config_of(name))
     assert (adapter.rank, adapter.alpha, adapter.base) == (3, 3.0, None)
@@ -54,7 +54,7 @@ def test_keras_hub_file_without_sidecar_has_alpha_equal_to_rank(name):
         )
 
 
-@pytest.mark.parametrize("name", ["gemma", "gemma2"])
+@pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3"])
 def test_a_copy_of_keras_hubs_file_has_its_datasets(tmp_path, name):
     config = config_of(name)
     adapter = read_lora(GOLDEN / name / "adapter.lora.h5", config)

@@ -136,3 +136,11 @@ def test_an_adapter_file_that_is_missing_is_named(build, tmp_path):
     path = tmp_path / "adapter.lora.h5"
     with pytest.raises(ValueError, match=f"{path}: expected .*, received no file"):
         build("gemma2", 1).load_lora_weights(str(path))
+
+
+def test_keras_hubs_name_of_the_targets_is_taken(new):
+    backbone = new()
+    backbone.enable_lora(2, target_layer_names=["key"])
+    assert backbone.lora.targets == ("key",)
+    with pytest.raises(ValueError, match="two names of one argument, received both"):
+        new().enable_lora(2, ["query"], target_layer_names=["key"])
