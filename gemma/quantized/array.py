@@ -13,7 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gemma.quantized.grid import ZERO, Quantization, Shape
+from gemma.quantized.grid import ZERO, Quantization, Shape, level
 
 
 @functools.partial(
@@ -53,6 +53,7 @@ class QuantizedArray:
         if self.quantization == "int4":
             halves = values & 0xF, values >> 4
             values = jnp.concatenate(halves, axis=axis + 1).astype("int8") - ZERO
+            values = level(values.astype(dtype))
         scales = jnp.expand_dims(self.scales, axis + 1)
         weight = values.astype(dtype) * scales.astype(dtype)
         return weight.reshape(self.shape)

@@ -33,8 +33,13 @@ def one_scale_per_channel(weight, quantization, axis):
     return np.rint(weight / scale) * scale
 
 
+# u (0.6 + 0.4 u^2) for u = -7/8 ... 8/8, times 1280
+LEVELS = [-1015, -792, -605, -448, -315, -200, -97, 0]
+LEVELS += [97, 200, 315, 448, 605, 792, 1015, 1280]
+
+
 def test_int4_holds_its_own_sixteen_values():
-    weight = np.tile(np.arange(-8, 8), 2).astype("float32")[:, None] * 0.25
+    weight = np.tile(LEVELS, 2).astype("float32")[:, None] * 0.25
     values, scales = quantize(weight, "int4", -2)
     assert scales.astype("f4").tolist() == [[0.25]]
     # first half of a block in the low four bits, second half in the high ones
@@ -43,9 +48,19 @@ def test_int4_holds_its_own_sixteen_values():
 
 
 def test_int4_puts_the_longer_side_where_the_largest_weight_is():
-    weight = np.tile(np.arange(-7, 9), 2).astype("float32")[:, None] * 0.5
+    weight = np.tile(LEVELS, 2).astype("float32")[:, None] * -0.5
     assert quantize(weight, "int4", -2)[1].astype("f4").tolist() == [[-0.5]]
     np.testing.assert_array_equal(restored(weight, "int4", -2), weight)
+
+
+def test_int4_takes_the_nearest_of_its_values():
+    weight = heavy_tailed((32 * 64, 3))
+    scales = quantize(weight, "int4", -2)[1].astype("f4")[:, None]
+    grid = np.asarray(LEVELS) * scales[..., None]  # [blocks, 1, 3, 16]
+    blocks = weight.reshape(64, 32, 3)
+    nearest = np.abs(blocks[..., None] - grid).min(-1)
+    ours = np.abs(restored(weight, "int4", -2).reshape(64, 32, 3) - blocks)
+    np.testing.assert_allclose(ours, nearest, atol=1e-6)
 
 
 def test_int8_holds_its_own_values():
