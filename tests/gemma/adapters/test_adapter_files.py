@@ -46,7 +46,7 @@ def test_keras_hub_file_without_sidecar_has_alpha_equal_to_rank(name):
     golden = json.loads((GOLDEN / name / "golden.json").read_text())
     expected = {p: tuple(s) for p, s, _ in golden["variables"] if "lora_kernel" in p}
     assert {p: a.shape for p, a in adapter.arrays.items()} == expected
-    numbers = {"gemma": 10 + 11, "gemma2": 11 + 13}
+    numbers = {"gemma": 10 + 11, "gemma2": 11 + 13, "gemma3": 13 + 15}
     with h5py.File(GOLDEN / name / "adapter.lora.h5") as file:
         np.testing.assert_array_equal(
             adapter.arrays["decoder_block_1/attention/query/lora_kernel_b"],
