@@ -143,6 +143,9 @@ def _measure_merged(finished: Finished) -> dict[str, str]:
     run, config = finished.run, finished.run.config
     if not config.artifacts.preset or run.evaluator is None:
         return {}
+    if run.session.model.quantization is not None:
+        shown = "not measured: it is float, and the run held no float model"
+        return {"held-out loss of the full preset": shown}
     dtype = config.artifacts.dtype or config.preset.dtype
     trained = run.evaluator(finished.weights)["eval/loss"]
     # the trained weights give their memory to the merged ones: nothing needs them now

@@ -7,7 +7,7 @@ has its adapters merged in float32 and is rounded once, when it is written.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from gemma.adapters import write_lora, write_peft
+from gemma.backbones.quantized_methods import FloatBase
 from gemma.layers.projection import merge_adapter
 from gemma.presets import write_hf, write_preset
 from trainer.model.assemble import Model
@@ -129,17 +130,34 @@ def _places(model: Model) -> dict[str, tuple[str, int | None]]:
 
 def _whole(model: Model, arrays: Mapping[str, jax.Array], dtype: str) -> dict[str, Any]:
     """Return what the writer of a full model needs, whatever its form."""
-    places = _places(model)
-
-    def read(path: str) -> np.ndarray:
-        return np.asarray(merged(model, arrays, *places[path]))
-
     return {
         "config": model.stacked.config,
         "dtype": dtype,
-        "arrays": read,
+        "arrays": _reader(model, arrays),
         "vocabulary": model.preset.vocabulary(),
     }
+
+
+def _reader(
+    model: Model, arrays: Mapping[str, jax.Array]
+) -> Callable[[str], np.ndarray]:
+    """Return what gives each weight with its adapter merged.
+
+    The float weights of a quantized model are read from its preset again.
+    """
+    if model.quantization is None:
+        places = _places(model)
+        return lambda path: np.asarray(merged(model, arrays, *places[path]))
+    base, factors = FloatBase(model.preset), _factors(model, arrays)
+
+    def read(path: str) -> np.ndarray:
+        value, layer = base.read(path), path.removesuffix("/kernel")
+        if layer == path or f"{layer}/lora_kernel_a" not in factors:
+            return value
+        a, b = (factors[f"{layer}/lora_kernel_{name}"] for name in "ab")
+        return np.asarray(merge_adapter(value, a, b, scale=model.lora.scale))
+
+    return read
 
 
 def _factors(model: Model, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:

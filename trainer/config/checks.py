@@ -59,6 +59,7 @@ def find_problems(config: RunConfig) -> list[ConfigError]:
         *_step_problems(config),
         *_data_problems(config),
         *_lora_problems(config),
+        *_quantize_problems(config),
         *_run_problems(config),
         *_tracker_problems(config),
         *_backend_problems(),
@@ -168,6 +169,28 @@ def _lora_problems(config: RunConfig) -> Iterator[ConfigError]:
             expected="null, since lora.rank is 0 and nothing takes an adapter",
             received=lora.path,
             fix=f"lora=rank8 lora.path={lora.path}",
+        )
+
+
+def _quantize_problems(config: RunConfig) -> Iterator[ConfigError]:
+    preset = config.preset
+    if preset.quantize == "none":
+        return
+    if config.lora.rank == 0 and config.task == "train":
+        yield ConfigError(
+            key="lora.rank",
+            expected=f"1 or more, since preset.quantize={preset.quantize} freezes the "
+            "base and only adapters can be trained",
+            received=0,
+            fix="lora=rank8, or preset.quantize=none for full fine-tuning",
+        )
+    if not preset.load_weights:
+        yield ConfigError(
+            key="preset.load_weights",
+            expected=f"true, since preset.quantize={preset.quantize} quantizes weights "
+            "that are read",
+            received="false",
+            fix="preset.load_weights=true, or preset.quantize=none",
         )
 
 

@@ -18,6 +18,7 @@ from trainer.config.spelling import listing, nearest
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "preset.dtype": (None, "float32", "bfloat16"),
+    "preset.quantize": ("none", "int8", "int4"),
     "data.source": ("wordnet", "jsonl", "tfds"),
     "data.on_bad_row": ("raise", "skip"),
     "data.on_long_row": ("truncate", "skip", "raise"),

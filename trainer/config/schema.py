@@ -19,6 +19,9 @@ class PresetConfig:
     dtype: str | None = None
     """Of frozen weights and computation: `float32` or `bfloat16`; null takes bfloat16
     on accelerators and float32 on a CPU, which gains nothing from bfloat16."""
+    quantize: str = "none"
+    """Keep the base under adapters in `int8` or `int4`, made while it is loaded;
+    `none` keeps it in `dtype`."""
     load_weights: bool = True
     """False draws random weights, for training from nothing."""
 

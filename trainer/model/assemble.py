@@ -18,6 +18,8 @@ from gemma.backbones.backbone import Backbone
 from gemma.backbones.families import backbone_class
 from gemma.lora import LoraSettings
 from gemma.presets import Preset
+from gemma.quantized.grid import Quantization
+from gemma.quantized.source import QuantizedWeights
 from gemma.stacked import Stacked, StackedVariable
 from trainer.model.adapters import check_base, hash_of_arrays, hash_of_files
 from trainer.model.placement import Placement, check_all_large_are_split, place
@@ -37,7 +39,7 @@ class Model:
         stacked: Pure functions over the state tree, under the mesh's constraints.
         placement: Where each array lies.
         trainable: Paths of the arrays that are trained, in the tree's order.
-        lora: Settings of the adapters; None when all weights are trained.
+        lora: Settings of the adapters; None without adapters.
         preset: What it was made from.
     """
 
@@ -51,6 +53,11 @@ class Model:
     def tree(self) -> dict[str, StackedVariable]:
         """The state tree."""
         return self.stacked.tree
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the base is kept, `int8` or `int4`; None for floats."""
+        return self.stacked.backbone.quantization
 
     @property
     def parameter_count(self) -> int:
@@ -69,7 +76,12 @@ class Model:
 
 
 def build_model(
-    preset: Preset, mesh: Mesh, *, dtype: str, lora: LoraSettings | None
+    preset: Preset,
+    mesh: Mesh,
+    *,
+    dtype: str,
+    lora: LoraSettings | None,
+    quantize: Quantization | None = None,
 ) -> Model:
     """Build a model's functions and shardings, without any array.
 
@@ -78,15 +90,19 @@ def build_model(
         mesh: Mesh of `batch` x `model`.
         dtype: Of frozen weights and computation.
         lora: Adapters to train; None trains all weights, kept in float32.
+        quantize: Keep the base in 8 or 4 bits; then nothing but adapters is trained.
     """
     placement = place(mesh, preset.config, lora)
-    policy = dtype if lora or dtype == "float32" else f"mixed_{dtype}"
-    backbone = build_abstract(lambda: _backbone(preset, policy, lora))
+    is_frozen = lora is not None or quantize is not None
+    policy = dtype if is_frozen or dtype == "float32" else f"mixed_{dtype}"
+    backbone = build_abstract(lambda: _backbone(preset, policy, lora, quantize))
     assert is_abstract(backbone.variables)
     stacked = Stacked(backbone)
     check_all_large_are_split(stacked.tree, placement)
     stacked = Stacked(backbone, placement.constraints(stacked.tree))
-    trainable = tuple(p for p, v in stacked.tree.items() if v.is_adapter or not lora)
+    trainable = tuple(
+        p for p, v in stacked.tree.items() if v.is_adapter or not is_frozen
+    )
     return Model(
         stacked=stacked,
         placement=placement,
@@ -128,6 +144,8 @@ def initial_arrays(
                 check_base(
                     adapter, model.preset, lambda: hash_of_files(model.preset, source)
                 )
+                if model.quantization is not None:
+                    source = QuantizedWeights(source, model.quantization)
                 arrays = load_arrays(weights, source, sharding)
     else:
         arrays = random_arrays(weights, sharding, seed=seed)
@@ -156,8 +174,15 @@ def _hash_of_arrays(model: Model, arrays: Arrays) -> str:
     return hash_of_arrays(model.preset, model.tree, arrays, everywhere)
 
 
-def _backbone(preset: Preset, policy: str, lora: LoraSettings | None) -> Backbone:
+def _backbone(
+    preset: Preset,
+    policy: str,
+    lora: LoraSettings | None,
+    quantize: Quantization | None,
+) -> Backbone:
     backbone = backbone_class(preset.config)(**preset.config.to_mapping(), dtype=policy)
+    if quantize:
+        backbone.quantize(quantize)
     if lora:
         backbone.enable_lora(
             lora.rank,

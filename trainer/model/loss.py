@@ -13,6 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from gemma.quantized.array import Table
 from trainer.model.vocabulary_tiles import (
     capped,
     normaliser,
@@ -22,7 +23,7 @@ from trainer.model.vocabulary_tiles import (
 
 def summed_loss(
     hidden: jax.Array,
-    table: jax.Array,
+    table: Table,
     labels: jax.Array,
     loss_mask: jax.Array,
     *,
@@ -36,7 +37,7 @@ def summed_loss(
 
     Args:
         hidden: [batch, seq, dim] after the final norm.
-        table: [vocabulary, dim], the tied embedding.
+        table: [vocabulary, dim], the tied embedding; a quantized one is frozen.
         labels: int32 [batch, seq], the token that each position predicts.
         loss_mask: bool [batch, seq], where a loss counts.
         soft_cap: Bound of the logits; None leaves them.
@@ -57,7 +58,7 @@ def summed_loss(
 
 def token_losses(
     hidden: jax.Array,
-    table: jax.Array,
+    table: Table,
     labels: jax.Array,
     loss_mask: jax.Array,
     *,
@@ -103,7 +104,7 @@ class _Form:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _loss(
     hidden: jax.Array,
-    table: jax.Array,
+    table: Table,
     labels: jax.Array,
     loss_mask: jax.Array,
     form: _Form,
@@ -113,7 +114,7 @@ def _loss(
 
 def _loss_and_gradients(
     hidden: jax.Array,
-    table: jax.Array,
+    table: Table,
     labels: jax.Array,
     loss_mask: jax.Array,
     form: _Form,
@@ -162,7 +163,7 @@ _loss.defvjp(_loss_and_gradients, _backward)
 
 def _chunk_of_frozen(
     hidden: jax.Array,
-    table: jax.Array,
+    table: Table,
     labels: jax.Array,
     loss_mask: jax.Array,
     soft_cap: float | None,
@@ -180,7 +181,7 @@ def _chunk_of_frozen(
 
 
 def _label_logits(
-    hidden: jax.Array, table: jax.Array, labels: jax.Array, soft_cap: float | None
+    hidden: jax.Array, table: Table, labels: jax.Array, soft_cap: float | None
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     """Return the labels' logits [shards, chunk], the cap's slope, the table's rows."""
     rows = table[labels].astype(hidden.dtype)

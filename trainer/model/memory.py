@@ -12,7 +12,9 @@ import math
 
 from gemma.adapters.factors import factor_shapes
 from gemma.config import GemmaConfig
+from gemma.layout.listing import table
 from gemma.lora import LoraSettings
+from gemma.quantized.grid import Quantization
 
 FLOAT32_BYTES = 4
 ADAMW_COPIES = 4  # weight, gradient, two moments
@@ -26,6 +28,7 @@ class MemoryPlan:
     config: GemmaConfig
     dtype_bytes: int
     lora: LoraSettings | None
+    quantize: Quantization | None = None
     sequence_length: int
     microbatch_size: int
     remat: str
@@ -39,10 +42,16 @@ class MemoryPlan:
 
     def _state_bytes(self) -> int:
         count = self.config.parameter_count
-        if self.lora is None:
+        if self.quantize is not None:
+            frozen = table(
+                self.config, (1, 1), dtype="float32", quantize=self.quantize
+            ).bytes
+        elif self.lora is None:
             return count * FLOAT32_BYTES * ADAMW_COPIES
-        adapters = adapter_count(self.config, self.lora)
-        return count * self.dtype_bytes + adapters * FLOAT32_BYTES * ADAMW_COPIES
+        else:
+            frozen = count * self.dtype_bytes
+        adapters = adapter_count(self.config, self.lora) if self.lora else 0
+        return frozen + adapters * FLOAT32_BYTES * ADAMW_COPIES
 
     def _activation_bytes(self, batch: int, model: int) -> int:
         config, length = self.config, self.sequence_length

@@ -44,7 +44,7 @@ def training_loss(model: Model, *, remat: str, chunk_tokens: int) -> TrainingLos
         )
         return summed_loss(
             hidden,
-            stacked.constraints.embedding(weights[EMBEDDING]),
+            stacked.table(weights),
             batch["labels"],
             batch["loss_mask"],
             soft_cap=stacked.config.final_logit_soft_cap,
@@ -75,7 +75,7 @@ def evaluation_sums(
         )
         losses = token_losses(
             hidden,
-            stacked.constraints.embedding(weights[EMBEDDING]),
+            stacked.table(weights),
             batch["labels"],
             batch["loss_mask"],
             soft_cap=stacked.config.final_logit_soft_cap,
@@ -102,5 +102,6 @@ def _batch_shards(model: Model) -> int:
 def _table_shards(model: Model) -> int:
     """Parts in which the vocabulary lies on devices."""
     placement = model.placement
-    axis = placement.spec(model.tree[EMBEDDING])[0]
+    part = model.stacked.backbone.token_embedding.weights[0].path
+    axis = placement.spec(model.tree[part])[0]
     return placement.mesh.shape[axis] if axis == MODEL else 1

@@ -70,7 +70,11 @@ class Placement:
         return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
     def _embedding_spec(self, tree: dict[str, StackedVariable]) -> PartitionSpec:
-        axes = self.spec(tree["token_embedding/embeddings"])
+        whole = tree.get("token_embedding/embeddings")
+        if whole is None:  # integers and scales have only their rows in common
+            rows = next(v for p, v in tree.items() if p.startswith("token_embedding/"))
+            return PartitionSpec(MODEL if self.spec(rows)[0] == MODEL else None)
+        axes = self.spec(whole)
         return PartitionSpec(*(axis if axis == MODEL else None for axis in axes))
 
     def _gathered(self, variable: StackedVariable) -> NamedSharding:

@@ -11,6 +11,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from gemma.layers.token_embedding import tile_size
+from gemma.quantized.array import Table, split_rows
+
 TILE = 2048
 """Vocabulary entries of a tile, on each device that holds a part of the table."""
 
@@ -18,13 +21,13 @@ SAFE_CAP = 50.0  # exp(50) * 262,144 entries stays below float32's 3e38
 
 
 def normaliser(
-    hidden: jax.Array, table: jax.Array, *, soft_cap: float | None, table_shards: int
+    hidden: jax.Array, table: Table, *, soft_cap: float | None, table_shards: int
 ) -> jax.Array:
     """Return log(sum(exp(logits))) of each position, float32 [shards, tokens].
 
     Args:
         hidden: [shards, tokens, dim].
-        table: [vocabulary, dim].
+        table: [vocabulary, dim]; a quantized one becomes floats a tile at a time.
         soft_cap: Bound of the logits; None leaves them.
         table_shards: Parts in which the vocabulary lies on devices; tiles are formed
             in each.
@@ -33,7 +36,7 @@ def normaliser(
 
 
 def normaliser_and_gradient(
-    hidden: jax.Array, table: jax.Array, *, soft_cap: float | None, table_shards: int
+    hidden: jax.Array, table: Table, *, soft_cap: float | None, table_shards: int
 ) -> tuple[jax.Array, jax.Array]:
     """Return `normaliser` and its gradient for `hidden`, float32 [shards, tokens, dim].
 
@@ -54,7 +57,7 @@ def capped(
 
 def _sums(
     hidden: jax.Array,
-    table: jax.Array,
+    table: Table,
     soft_cap: float | None,
     table_shards: int,
     *,
@@ -62,10 +65,10 @@ def _sums(
 ) -> tuple[jax.Array, jax.Array]:
     """Return the normaliser and, if asked for, its gradient."""
     entries = table.shape[0] // table_shards
-    size = _tile_size(entries)
-    parts = table.reshape(table_shards, entries // size, size, table.shape[1])
+    size = tile_size(entries, TILE)
+    parts = split_rows(table, table_shards, entries // size, size)
 
-    def sums_of(tiles: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def sums_of(tiles: Table) -> tuple[jax.Array, jax.Array, jax.Array]:
         return _part_sums(hidden, tiles, soft_cap, with_gradient=with_gradient)
 
     if table_shards == 1:  # a batched product would copy each tile transposed on a CPU
@@ -80,7 +83,7 @@ def _sums(
 
 
 def _part_sums(
-    hidden: jax.Array, tiles: jax.Array, soft_cap: float | None, *, with_gradient: bool
+    hidden: jax.Array, tiles: Table, soft_cap: float | None, *, with_gradient: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return a shift of the logits, their sum of exponentials and its gradient."""
     is_bounded = soft_cap is not None and soft_cap <= SAFE_CAP
@@ -112,9 +115,3 @@ def _part_sums(
     dim = hidden.shape[2] if with_gradient else 0
     start = (top, jnp.zeros(shape, "float32"), jnp.zeros((*shape, dim), "float32"))
     return jax.lax.fori_loop(0, tiles.shape[0], body, start)
-
-
-def _tile_size(entries: int) -> int:
-    """Return the largest divisor up to `TILE`, or all where it is a small one."""
-    size = max(n for n in range(1, min(entries, TILE) + 1) if entries % n == 0)
-    return size if 8 * size >= min(entries, TILE) else entries

@@ -66,11 +66,14 @@ def build_session(config: RunConfig) -> Session:
     lora, adapter = adapter_settings(config.lora, preset)
     devices = jax.devices()
     config = _with_dtype(config, devices[0].platform)
+    quantize = config.preset.quantize
+    quantize = None if quantize == "none" else quantize
     trainer = config.trainer
     plan = MemoryPlan(
         config=preset.config,
         dtype_bytes=4 if config.preset.dtype == "float32" else 2,
         lora=lora,
+        quantize=quantize,
         sequence_length=config.data.sequence_length,
         microbatch_size=trainer.forward_size,
         remat=trainer.remat,
@@ -84,7 +87,13 @@ def build_session(config: RunConfig) -> Session:
         bytes_per_device=device_bytes(devices[0]),
     )
     mesh = build_mesh(choice.shape, devices)
-    model = build_model(preset, mesh, dtype=config.preset.dtype, lora=lora)
+    model = build_model(
+        preset,
+        mesh,
+        dtype=config.preset.dtype,
+        lora=lora,
+        quantize=quantize,
+    )
     return Session(
         config=config,
         choice=choice,

@@ -16,6 +16,7 @@ CASES = [
     ("preset=org/model", "preset", "handle", "preset.name=org/model"),
     ("preset.name=gema2_tiny_en", "preset.name", "./name", "preset=gemma2_tiny_en"),
     ("preset.dtype=bf16", "preset.dtype", "float32", "preset.dtype=bfloat16"),
+    ("preset.quantize=int3", "preset.quantize", "none, int8", "preset.quantize=int8"),
     ("mesh=1by8", "mesh.shape", "batch x model", "mesh=1x8"),
     ("mesh=8", "mesh.shape", "batch x model", "mesh=1x8 or mesh=8x1"),
     ("mesh=[2,4]", "mesh.shape", "batch x model", "mesh=2x4"),
@@ -103,6 +104,18 @@ def test_a_wrong_word_is_told_with_what_would_be_right(typed, key, expected, fix
             "artifacts.preset=false",
             "tracker.upload=[lora]",
         ),
+        (
+            ["preset.quantize=int4", "lora=none"],
+            "lora.rank",
+            "preset.quantize=int4 freezes the base",
+            "lora=rank8",
+        ),
+        (
+            ["preset.quantize=int8", "preset.load_weights=false"],
+            "preset.load_weights",
+            "quantizes weights that are read",
+            "preset.quantize=none",
+        ),
         (["seed=${nothing.here}"], "seed", "composes", "--help"),
     ],
 )
@@ -129,6 +142,10 @@ def test_another_backend_of_keras_is_told(monkeypatch):
 
 def test_only_adapters_that_are_made_need_targets():
     check(compose(["lora=none", "lora.targets=[qery]"]))
+
+
+def test_a_quantized_base_without_adapters_is_evaluated():
+    check(compose(["task=evaluate", "lora=none", "preset.quantize=int4"]))
 
 
 def test_several_problems_are_told_at_once():

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gemma.quantized.array import QuantizedArray
+from gemma.quantized.grid import quantize
 from trainer.model.loss import summed_loss, token_losses
 
 VOCABULARY, DIM = 37, 8
@@ -125,3 +127,32 @@ def _all(jaxpr):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from _all(inner)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+@pytest.mark.parametrize("table_shards", [1, 4])
+def test_a_quantized_table_counts_as_the_floats_it_stands_for(
+    problem, quantization, table_shards
+):
+    hidden, _, labels, mask = problem
+    floats = np.random.default_rng(0).normal(size=(40, DIM)).astype("float32")
+    parts = map(jnp.asarray, quantize(floats, quantization, -1))
+    table = QuantizedArray(*parts, quantization, -1)
+    settings = {"table_shards": table_shards, "table_is_trained": False}
+    got, want = (
+        jax.value_and_grad(chunked)(hidden, each, labels, mask, 4.0, **settings)
+        for each in (table, table.astype("float32"))
+    )
+    assert abs(got[0] - want[0]) <= RELATIVE * abs(want[0])
+    assert distance(got[1], want[1]) <= RELATIVE
+    losses = token_losses(
+        hidden,
+        table,
+        labels,
+        mask,
+        soft_cap=4.0,
+        shards=1,
+        chunk_tokens=5,
+        table_shards=table_shards,
+    )
+    assert abs(losses.sum() - want[0]) <= RELATIVE * abs(want[0])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from gemma.layers.token_embedding import tile_size
 from trainer.model import vocabulary_tiles
 from trainer.model.vocabulary_tiles import normaliser, normaliser_and_gradient
 
@@ -56,4 +57,4 @@ def test_logits_far_beyond_the_exponents_of_float32_stay_finite(hidden):
 
 @pytest.mark.parametrize("entries, size", [(5, 5), (24, 12), (48, 16), (37, 37)])
 def test_tiles_divide_the_vocabulary_or_are_all_of_it(entries, size):
-    assert vocabulary_tiles._tile_size(entries) == size
+    assert tile_size(entries, 16) == size
