@@ -111,7 +111,7 @@ class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
         Args:
             preset: A built-in name, a `kaggle://` or `hf://` handle, or a directory
                 in KerasHub's or Hugging Face's form.
-            load_weights: False draws random weights.
+            load_weights: False draws random weights and downloads nothing.
             quantize: `int8` or `int4` puts the kernels and the embedding in so many
                 bits while they are read, so that the float model is never in memory.
             **kwargs: Arguments of the constructor that override the preset's, such
@@ -139,7 +139,8 @@ class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
         if load_weights:
             backbone.load_arrays(opened)
             backbone.preset_name = opened.name
-        backbone.vocabulary = opened.vocabulary()
+        if opened.form != "table":  # random weights are worth no download
+            backbone.vocabulary = opened.vocabulary()
         return backbone
 
     @classmethod

@@ -85,3 +85,12 @@ def test_building_27b_takes_no_memory(arguments):
     backbone = build_abstract(lambda: GemmaBackbone(**config.to_mapping()))
     assert is_abstract(backbone.variables)
     assert backbone.count_params() == 27_227_128_320
+
+
+def test_random_weights_of_a_published_preset_need_no_download(monkeypatch):
+    monkeypatch.setenv("KAGGLE_API_ENDPOINT", "http://127.0.0.1:9")  # nobody answers
+    backbone = build_abstract(
+        lambda: GemmaBackbone.from_preset("gemma_2b_en", load_weights=False)
+    )
+    assert backbone.count_params() == 2_506_172_416
+    assert backbone.vocabulary is None
