@@ -197,12 +197,10 @@ class AdapterMethods:
             raise ValueError(
                 f"the adapters are merged; call unmerge_lora before loading {origin}"
             )
-        if adapter.base_hash is not None:
-            adapter.check_base(
-                origin,
-                base=self.preset_name or "a model of random weights",
-                base_hash=self.base_hash(),
-            )
+        found = adapter.base_hash and self._known_base_hash()
+        if found:
+            name = self.preset_name or "a model of random weights"
+            adapter.check_base(origin, base=name, base_hash=found)
         if self.lora is None:
             self.enable_lora(
                 adapter.rank,
@@ -240,8 +238,13 @@ class AdapterMethods:
             "targets": self.lora.targets,
             "factorisation": self.lora.factorisation,
             "base": self.preset_name,
-            "base_hash": self.base_hash(),
+            "base_hash": self._known_base_hash(),
         }
+
+    def _known_base_hash(self) -> str | None:
+        """Return the hash of the base; None where its float weights are gone."""
+        is_gone = self.quantization is not None and self.float_base is None
+        return None if is_gone else self.base_hash()
 
     def _factors(self, verb: str) -> dict[str, np.ndarray]:
         """Return the factors by variable path, as they are when not merged."""

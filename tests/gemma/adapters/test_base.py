@@ -102,3 +102,21 @@ def test_an_adapter_names_the_preset_it_was_trained_on(tmp_path, repository):
     text = (tmp_path / "adapter.json").read_text()
     assert f'"base": "{directory}"' in text
     assert f'"base_hash": "{backbone.base_hash()}"' in text
+
+
+def test_a_quantized_model_has_the_hash_of_its_float_weights(keras_hub_golden):
+    directory, _ = keras_hub_golden
+    backbone = Backbone.from_preset(str(directory), quantize="int8")
+    assert backbone.base_hash() == hash_of_files(directory)
+
+
+def test_without_float_weights_adapters_are_saved_and_loaded_without_a_hash(
+    build, tmp_path
+):
+    backbone = build("gemma2", 1, fresh=True)
+    backbone.quantize("int8")
+    backbone.enable_lora(2)
+    path = str(tmp_path / "adapter.lora.h5")
+    backbone.save_lora_weights(path)
+    assert '"base_hash": null' in (tmp_path / "adapter.json").read_text()
+    backbone.load_lora_weights(path)
