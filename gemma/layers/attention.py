@@ -7,6 +7,8 @@ attributes `query_dense` and so on, in its order of creation.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -17,8 +19,24 @@ from gemma.layers.projection import Projection
 from gemma.layers.rms_normalization import RMSNormalization
 from gemma.layers.rotary import rotate
 
-Cache = tuple[jax.Array, jax.Array]
-"""Keys and values, each [batch, keys, kv_heads, head_dim]."""
+KeysAndValues = tuple[jax.Array, jax.Array]
+"""Of some tokens: each [batch, tokens, kv_heads, head_dim]."""
+
+
+class Cache(NamedTuple):
+    """What one layer remembers of the tokens before, and where the next one goes.
+
+    Attributes:
+        keys: [batch, places, kv_heads, head_dim].
+        values: As `keys`.
+        place: int32 [], where the token of every row enters.
+        visible: bool [batch or 1, 1, places], `place` itself included.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    place: jax.Array
+    visible: jax.Array
 
 
 class CachedGemmaAttention(keras.layers.Layer):
@@ -79,19 +97,19 @@ class CachedGemmaAttention(keras.layers.Layer):
         padding_mask: jax.Array | None = None,
         cache: Cache | None = None,
         training: bool | None = None,
-    ) -> tuple[jax.Array, Cache]:
-        """Attend and return the mix [batch, seq, hidden] with the keys and values.
+    ) -> tuple[jax.Array, KeysAndValues]:
+        """Return the mix [batch, seq, hidden] and the keys and values of `x`.
 
         Without a cache, queries and keys are the tokens of `x` in order. With one,
-        `x` holds one token a row, whose keys and values enter the cache at
-        `positions`, and everything up to there is visible.
+        `x` holds one token a row, and the cache says what it sees; whoever keeps the
+        cache writes the token's key and value into it.
 
         Args:
             x: [batch, seq, hidden], normalised.
-            positions: int32 [batch, seq], for the rotation and for the cache.
+            positions: int32 [batch, seq], for the rotation.
             segment_ids: int32 [batch, seq]; rows of a packed sequence.
             padding_mask: [batch, seq], false for padding keys.
-            cache: Keys and values so far.
+            cache: Keys and values of the tokens before.
             training: Whether adapter dropout is on.
         """
         query = self.query_dense(x, training=training)
@@ -102,6 +120,7 @@ class CachedGemmaAttention(keras.layers.Layer):
         query = rotate(query, positions, self.rope)
         key = rotate(key, positions, self.rope)
         query = query * jnp.asarray(self.config.query_scale, query.dtype)
+        soft_cap = self.config.attention_logit_soft_cap
         if cache is None:
             index = jnp.arange(x.shape[1])[None]
             visible = visible_keys(
@@ -112,12 +131,11 @@ class CachedGemmaAttention(keras.layers.Layer):
                 key_segments=segment_ids,
                 key_mask=padding_mask,
             )
+            mixed = attend(query, key, value, visible, soft_cap=soft_cap)
         else:
-            key, value = extend_cache(cache, key, value, positions)
-            index = jnp.arange(key.shape[1])[None]
-            visible = visible_keys(positions, index, window=self.window)
-        soft_cap = self.config.attention_logit_soft_cap
-        mixed = attend(query, key, value, visible, soft_cap=soft_cap)
+            keys = write_token(cache.keys, key, cache.place)
+            values = write_token(cache.values, value, cache.place)
+            mixed = attend(query, keys, values, cache.visible, soft_cap=soft_cap)
         return self.output_dense(mixed, training=training), (key, value)
 
 
@@ -125,12 +143,7 @@ class CachedGemma3Attention(CachedGemmaAttention):
     """The same attention under the name that Gemma 3's weight files spell."""
 
 
-def extend_cache(
-    cache: Cache, key: jax.Array, value: jax.Array, positions: jax.Array
-) -> Cache:
-    """Write one token's key and value per row at its position [batch, 1]."""
-    rows = jnp.arange(key.shape[0])
-    keys, values = cache
-    keys = keys.at[rows, positions[:, 0]].set(key[:, 0].astype(keys.dtype))
-    values = values.at[rows, positions[:, 0]].set(value[:, 0].astype(values.dtype))
-    return keys, values
+def write_token(kept: jax.Array, token: jax.Array, place: jax.Array) -> jax.Array:
+    """Put [batch, 1, kv_heads, head_dim] at a place of [batch, places, ...]."""
+    token = token.astype(kept.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(kept, token, place, axis=1)

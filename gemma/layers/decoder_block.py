@@ -15,6 +15,7 @@ from gemma.layers.attention import (
     Cache,
     CachedGemma3Attention,
     CachedGemmaAttention,
+    KeysAndValues,
 )
 from gemma.layers.projection import Projection
 from gemma.layers.rms_normalization import RMSNormalization
@@ -132,14 +133,14 @@ class GemmaDecoderBlock(keras.layers.Layer):
         padding_mask: jax.Array | None = None,
         cache: Cache | None = None,
         training: bool | None = None,
-    ) -> tuple[jax.Array, Cache]:
-        """Run the block and return its keys and values too, for decoding.
+    ) -> tuple[jax.Array, KeysAndValues]:
+        """Run the block and return the keys and values of `x` too, for decoding.
 
         Args as in `CachedGemmaAttention.call`; `positions` default to 0, 1, 2, ...
         """
         if positions is None:
             positions = jnp.arange(x.shape[1], dtype="int32")[None]
-        mixed, cache = self.attention(
+        mixed, token = self.attention(
             self.pre_attention_norm(x),
             positions=positions,
             segment_ids=segment_ids,
@@ -156,7 +157,7 @@ class GemmaDecoderBlock(keras.layers.Layer):
         narrow = self.ffw_linear(wide, training=training)
         if self.config.use_post_ffw_norm:
             narrow = self.post_ffw_norm(narrow)
-        return x + self._drop(narrow, training), cache
+        return x + self._drop(narrow, training), token
 
     def _drop(self, x: jax.Array, training: bool | None) -> jax.Array:
         if not training or not self.config.dropout:

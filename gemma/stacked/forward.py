@@ -1,4 +1,4 @@
-"""The stacked forward: one scan over layers for training, prefill and decoding.
+"""The stacked forward: one scan over layers, for training and whole texts.
 
 Turns token ids and the arrays of a state tree into hidden states. Blocks of the Keras
 model serve as templates whose variables are replaced in each scan step, so that the
@@ -16,16 +16,19 @@ import jax.numpy as jnp
 import keras
 
 from gemma.backbones.backbone import Backbone
+from gemma.layers.attention import Cache, KeysAndValues
 from gemma.layers.decoder_block import GemmaDecoderBlock
 from gemma.quantized.array import Table
 from gemma.stacked.tree import Stack, block_variables, stacked_tree, stacks
 
-Weights = Mapping[str, jax.Array]
-LayerWeights = dict[str, jax.Array]
+Weights = Mapping[str, jax.Array | tuple[jax.Array, ...]]
+"""By path of the state tree: stacked over layers, or apart, a tuple of the layers'.
+
+Training takes stacked arrays. Generation (`gemma.stacked.cached`) takes both: apart, it
+compiles every layer for itself and reads the variables of a Keras model as they are.
+"""
+LayerWeights = dict[str, jax.Array | tuple[jax.Array, ...]]
 """Weights of one scan step by their path below a block: [layers of the step, ...]."""
-KeysAndValues = tuple[jax.Array, jax.Array]
-Cache = dict[str, KeysAndValues]
-"""Of each stack: [scan steps, layers of a step, batch, keys, kv_heads, head_dim]."""
 
 
 def _same(x: jax.Array) -> jax.Array:
@@ -61,7 +64,7 @@ class Stacked:
         self.config = backbone.gemma_config
         self.tree = stacked_tree(backbone)
         self.constraints = constraints or Constraints()
-        self._stacks = stacks(self.config)
+        self.stacks = stacks(self.config)
 
     def hidden(
         self,
@@ -91,57 +94,19 @@ class Stacked:
         """
         if remat not in ("none", "block"):
             raise ValueError(f"remat must be 'none' or 'block', received {remat!r}")
-        x = self._start(weights, token_ids)
+        x = self.start(weights, token_ids)
         inputs = {
             "positions": positions,
             "segment_ids": segment_ids,
             "padding_mask": padding_mask,
         }
-        for stack in self._stacks:
+        for stack in self.stacks:
             body = functools.partial(self._run_layers, stack, inputs)
             if remat == "block":
                 body = jax.checkpoint(body, prevent_cse=False)
             seeds = _layer_seeds(dropout_key, stack)
-            x, _ = jax.lax.scan(body, x, (self._layered(weights, stack), seeds))
-        return self._finish(weights, x)
-
-    def prefill(
-        self, weights: Weights, token_ids: jax.Array, *, cache_length: int
-    ) -> tuple[jax.Array, Cache]:
-        """Run prompts [batch, seq] and keep keys and values of `cache_length` places.
-
-        Right padding is run too: its keys stand after the last real token, where
-        decoding overwrites them before it can see them.
-
-        Raises:
-            ValueError: The cache is shorter than the prompts.
-        """
-        missing = cache_length - token_ids.shape[1]
-        if missing < 0:
-            raise ValueError(
-                f"cache_length must be at least the prompts' {token_ids.shape[1]} "
-                f"places, received {cache_length}"
-            )
-        x, cache = self._start(weights, token_ids), {}
-        for stack in self._stacks:
-            body = functools.partial(self._fill_layers, stack, missing)
-            x, cache[stack.name] = jax.lax.scan(body, x, self._layered(weights, stack))
-        return self._finish(weights, x), cache
-
-    def decode(
-        self, weights: Weights, token_ids: jax.Array, positions: jax.Array, cache: Cache
-    ) -> tuple[jax.Array, Cache]:
-        """Run one token a row at its position, both int32 [batch].
-
-        Returns:
-            Hidden states [batch, hidden] and the cache with the token in it.
-        """
-        x, extended = self._start(weights, token_ids[:, None]), {}
-        for stack in self._stacks:
-            body = functools.partial(self._extend_layers, stack, positions[:, None])
-            xs = (self._layered(weights, stack), cache[stack.name])
-            x, extended[stack.name] = jax.lax.scan(body, x, xs)
-        return self._finish(weights, x)[:, 0], extended
+            x, _ = jax.lax.scan(body, x, (self.layered(weights, stack), seeds))
+        return self.finish(weights, x)
 
     def table(self, weights: Weights) -> Table:
         """Return the embedding, a quantized one as its parts, under the constraint."""
@@ -162,51 +127,25 @@ class Stacked:
         weights, seeds = xs
         for k in range(len(stack.kinds)):
             seed = None if seeds is None else seeds[k]
-            x, _ = self._block(stack, k, weights, x, seed=seed, **inputs)
+            x, _ = self.run_block(stack, k, weights, x, seed=seed, **inputs)
         return x, None
 
-    def _fill_layers(
-        self, stack: Stack, missing: int, x: jax.Array, weights: LayerWeights
-    ) -> tuple[jax.Array, KeysAndValues]:
-        """Run the layers of one scan step; return their caches, longer by `missing`."""
-        filled = []
-        for k in range(len(stack.kinds)):
-            x, cache = self._block(stack, k, weights, x)
-            filled.append(cache)
-        places = [(0, 0), (0, missing), (0, 0), (0, 0)]
-        filled = jax.tree.map(lambda kept: jnp.pad(kept, places), filled)
-        return x, _stack_caches(filled)
-
-    def _extend_layers(
-        self,
-        stack: Stack,
-        places: jax.Array,
-        x: jax.Array,
-        xs: tuple[LayerWeights, KeysAndValues],
-    ) -> tuple[jax.Array, KeysAndValues]:
-        """Run the layers of one scan step on one token a row, at `places`."""
-        weights, (keys, values) = xs
-        extended = []
-        for k in range(len(stack.kinds)):
-            cache = (keys[k], values[k])
-            x, cache = self._block(stack, k, weights, x, positions=places, cache=cache)
-            extended.append(cache)
-        return x, _stack_caches(extended)
-
-    def _start(self, weights: Weights, token_ids: jax.Array) -> jax.Array:
+    def start(self, weights: Weights, token_ids: jax.Array) -> jax.Array:
+        """Return the scaled embeddings of ids [batch, seq]; checks the weights."""
         self._check(weights)
         dtype = self.backbone.dtype_policy.compute_dtype
         x = self.table(weights)[token_ids].astype(dtype)
         x = x * jnp.asarray(self.config.hidden_dim**0.5, dtype)
         return self.constraints.activation(x)
 
-    def _finish(self, weights: Weights, x: jax.Array) -> jax.Array:
+    def finish(self, weights: Weights, x: jax.Array) -> jax.Array:
+        """Return the hidden states after the final norm."""
         norm = self.backbone.get_layer("final_normalization")
         mapping = [(norm.scale, weights["final_normalization/scale"])]
         with keras.StatelessScope(state_mapping=mapping, initialize_variables=False):
             return self.constraints.activation(norm(x))
 
-    def _block(
+    def run_block(
         self,
         stack: Stack,
         k: int,
@@ -214,7 +153,7 @@ class Stacked:
         x: jax.Array,
         *,
         seed: jax.Array | None = None,
-        **inputs: jax.Array | KeysAndValues | None,
+        **inputs: jax.Array | Cache | None,
     ) -> tuple[jax.Array, KeysAndValues]:
         """Run layer `k` of a scan step, with the stack's k-th block as template."""
         block = self.backbone.blocks[stack.layers[k]]
@@ -236,15 +175,26 @@ class Stacked:
             for name, variable in block_variables(block)
         ]
 
-    def _layered(self, weights: Weights, stack: Stack) -> LayerWeights:
-        """Return a stack's weights as [scan steps, layers of a step, ...]."""
-        prefix = stack.name + "/"
-        steps = len(stack.layers) // len(stack.kinds)
-        return {
-            path.removeprefix(prefix): w.reshape(steps, len(stack.kinds), *w.shape[1:])
-            for path, w in weights.items()
+    def layered(
+        self, weights: Weights, stack: Stack
+    ) -> LayerWeights | list[LayerWeights]:
+        """Return a stack's weights as [scan steps, layers of a step, ...].
+
+        Where the layers' weights are apart, return a list of the scan steps' weights.
+        """
+        prefix, period = stack.name + "/", len(stack.kinds)
+        steps = len(stack.layers) // period
+        layers = {
+            path.removeprefix(prefix): weight
+            for path, weight in weights.items()
             if path.startswith(prefix)
         }
+        if any(isinstance(weight, tuple) for weight in layers.values()):
+            return [
+                {p: w[i * period : (i + 1) * period] for p, w in layers.items()}
+                for i in range(steps)
+            ]
+        return {p: w.reshape(steps, period, *w.shape[1:]) for p, w in layers.items()}
 
     def _check(self, weights: Weights) -> None:
         if missing := self.tree.keys() - weights.keys():
@@ -257,12 +207,6 @@ class Stacked:
                 f"weights must hold only the {len(self.tree)} arrays of the state "
                 f"tree, received also {', '.join(sorted(foreign)[:3])}"
             )
-
-
-def _stack_caches(caches: list[KeysAndValues]) -> KeysAndValues:
-    """Return the caches of a scan step's layers as one, layers first."""
-    keys, values = zip(*caches, strict=True)
-    return jnp.stack(keys), jnp.stack(values)
 
 
 def _layer_seeds(key: jax.Array | None, stack: Stack) -> jax.Array | None:

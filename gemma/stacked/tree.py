@@ -140,6 +140,17 @@ def stack_values(tree: dict[str, StackedVariable]) -> dict[str, jax.Array]:
     }
 
 
+def apart_values(
+    tree: dict[str, StackedVariable],
+) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
+    """Return the values of a concrete backbone as they are, a tuple for the layers."""
+    values = {
+        path: tuple(jnp.asarray(member.value) for member in stacked.members)
+        for path, stacked in tree.items()
+    }
+    return {p: v if tree[p].is_stacked else v[0] for p, v in values.items()}
+
+
 def _check_whole(backbone: Backbone, tree: dict[str, StackedVariable]) -> None:
     covered = {id(v) for stacked in tree.values() for v in stacked.members}
     loose = [

@@ -65,6 +65,8 @@ _AT_LEAST = {
     "checkpoint.keep_last": 1,
     "generate.max_new_tokens": 1,
     "generate.temperature": 0,
+    "generate.top_k": 1,
+    "generate.seed": 0,
     "seed": 0,
 }
 _ABOVE_ZERO = (
@@ -73,7 +75,12 @@ _ABOVE_ZERO = (
     "optimizer.epsilon",
     "optimizer.clip_norm",
 )
-_BELOW_ONE = ("lora.dropout", "optimizer.beta_1", "optimizer.beta_2")
+_BELOW_ONE = (
+    "lora.dropout",
+    "optimizer.beta_1",
+    "optimizer.beta_2",
+    "generate.min_p",
+)
 _MAX_SIMULATED = 512
 
 
@@ -96,6 +103,9 @@ def value_problems(config: RunConfig) -> Iterator[ConfigError]:
         yield from _outside(config, key, lambda v: 0 <= v < 1, "0 or more, below 1")
     yield from _outside(
         config, "schedule.final_fraction", lambda v: 0 <= v <= 1, "from 0 to 1"
+    )
+    yield from _outside(
+        config, "generate.top_p", lambda v: 0 < v <= 1, "more than 0, at most 1"
     )
     yield from _outside(
         config, "device.simulated", lambda v: v <= _MAX_SIMULATED, "at most 512"

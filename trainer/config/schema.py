@@ -221,6 +221,14 @@ class GenerateConfig:
     """Tokens to generate at most."""
     temperature: float = 0.0
     """0 takes the likeliest token; above, tokens are drawn."""
+    top_k: int | None = None
+    """Draw among this many of the likeliest tokens; null among all."""
+    top_p: float = 1.0
+    """Draw among the fewest tokens whose probabilities reach this together."""
+    min_p: float = 0.0
+    """Draw among tokens this many times as probable as the likeliest, or more."""
+    seed: int | None = None
+    """Of the draws; null takes `seed`."""
     chat: bool = True
     """Wrap the prompt in Gemma's turns; false continues it as plain text."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from gemma.chat import ChatFormat
-from gemma.decoding import Decoder
+from gemma.decoding import Decoder, Sampler
 from trainer.config.errors import DataError
 from trainer.config.schema import GenerateConfig
 from trainer.data.evaluation import EvaluationSet
@@ -73,7 +73,14 @@ class Answerer:
     ) -> None:
         tokenizer = session.tokenizer
         self._tokenizer, self._settings = tokenizer, settings
-        self._seed = session.config.seed
+        seed = settings.seed
+        self._seed = session.config.seed if seed is None else seed
+        self._sampler = Sampler(
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            min_p=settings.min_p,
+        )
         self._chat = ChatFormat(tokenizer) if is_chat else None
         self._decoder = Decoder(
             session.model.stacked,
@@ -88,7 +95,7 @@ class Answerer:
             weights,
             ids,
             max_new_tokens=self._settings.max_new_tokens,
-            temperature=self._settings.temperature,
+            sampler=self._sampler,
             seed=self._seed,
         )
         return [self._tokenizer.detokenize(answer) for answer in answers]

@@ -87,23 +87,6 @@ def test_packed_rows_equal_rows_on_their_own(model, batch):
     close(packed[:-2], np.concatenate(alone))
 
 
-def test_prefill_and_decoding_equal_the_whole_sequence(model, batch):
-    """Prompts of 6, 4 and 3 tokens, right-padded, then one token a step."""
-    _, stacked, weights = model
-    ids, prompts = batch["token_ids"], np.array([6, 4, 3])
-    expected = jax.jit(stacked.hidden)(weights, ids)
-    masked = ids[:, :6] * (np.arange(6)[None] < prompts[:, None])
-    prefill = jax.jit(stacked.prefill, static_argnames="cache_length")
-    decode = jax.jit(stacked.decode)
-    hidden, cache = prefill(weights, masked, cache_length=12)
-    rows = np.arange(3)
-    close(hidden[rows, prompts - 1], expected[rows, prompts - 1])
-    for step in range(5):
-        places = (prompts + step).astype("int32")
-        hidden, cache = decode(weights, ids[rows, places], places, cache)
-        close(hidden, expected[rows, places])
-
-
 @pytest.fixture(scope="module")
 def dropping(arguments):
     """Gemma 1 blocks, all alike, which drop half of what they add."""
@@ -166,9 +149,3 @@ def test_an_unknown_remat_is_refused(gemma2, batch):
     _, stacked, weights = gemma2
     with pytest.raises(ValueError, match="'none' or 'block', received 'full'"):
         stacked.hidden(weights, **batch, remat="full")
-
-
-def test_a_cache_shorter_than_the_prompts_is_refused(gemma2, batch):
-    _, stacked, weights = gemma2
-    with pytest.raises(ValueError, match="at least the prompts' 12 places, received 8"):
-        stacked.prefill(weights, batch["token_ids"], cache_length=8)
