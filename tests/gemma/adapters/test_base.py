@@ -46,7 +46,9 @@ def test_a_hash_is_what_its_definition_says():
     )
 
 
-def test_files_and_models_of_every_dtype_have_one_hash(keras_hub_golden, tmp_path):
+def test_files_and_models_of_every_dtype_and_form_have_one_hash(
+    keras_hub_golden, tmp_path
+):
     directory, _ = keras_hub_golden
     expected = hash_of_files(directory)
     for dtype in ("float32", "bfloat16"):
@@ -54,6 +56,8 @@ def test_files_and_models_of_every_dtype_have_one_hash(keras_hub_golden, tmp_pat
         assert backbone.base_hash() == expected
         backbone.save_to_preset(str(tmp_path / dtype))
         assert hash_of_files(tmp_path / dtype) == expected
+        backbone.save_to_hf(str(tmp_path / f"hf_{dtype}"))
+        assert hash_of_files(tmp_path / f"hf_{dtype}") == expected
 
 
 def test_adapters_do_not_change_the_hash(build):
