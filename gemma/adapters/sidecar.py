@@ -19,7 +19,7 @@ from etils import epath
 from gemma.adapters.base import ALGORITHM, is_base_hash
 from gemma.lora import PROJECTIONS, Factorisation
 from gemma.presets.errors import PresetFileError
-from gemma.presets.keras_config import read_json
+from gemma.presets.json_file import read_json
 
 SUFFIX = ".lora.h5"
 

@@ -19,7 +19,7 @@ from typing import Any
 from etils import epath
 
 from gemma.presets.errors import PresetFileError
-from gemma.presets.keras_config import read_json
+from gemma.presets.json_file import read_json
 
 MERGE_FIRST = "merge the adapter with PEFT and load the merged model instead"
 

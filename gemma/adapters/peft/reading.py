@@ -24,7 +24,7 @@ from gemma.lora import PROJECTIONS
 from gemma.presets.errors import PresetFileError
 from gemma.presets.hf_weights import hf_shape
 from gemma.presets.safetensors_file import open_safetensors
-from gemma.presets.source import check_whole, local_file
+from gemma.presets.source import check_whole, inside, local_file
 
 _FETCH = "fetch the directory again from where it was published"
 
@@ -45,8 +45,8 @@ def read_peft(directory: os.PathLike[str] | str, config: GemmaConfig) -> Adapter
             has no place in our adapters (bias, DoRA, embeddings, whole modules).
     """
     source = epath.Path(directory)
-    described = read_peft_config(source / names.CONFIG_FILE)
-    weights = source / names.WEIGHTS_FILE
+    described = read_peft_config(inside(source, names.CONFIG_FILE))
+    weights = inside(source, names.WEIGHTS_FILE)
     if not weights.exists():
         raise PresetFileError(
             source,
@@ -54,7 +54,7 @@ def read_peft(directory: os.PathLike[str] | str, config: GemmaConfig) -> Adapter
             received="none",
             fix="save the adapter as safetensors; pickled weights are never opened",
         )
-    sidecar = read_sidecar(source / names.SIDECAR_FILE, weights)
+    sidecar = read_sidecar(inside(source, names.SIDECAR_FILE), weights)
     pairs = _read_pairs(weights, described, config)
     if sidecar is None:
         return _of_any_rank(pairs, described, config)

@@ -288,3 +288,20 @@ def test_files_that_are_missing_or_damaged_are_named(write, tmp_path, config):
     path.unlink()
     with pytest.raises(PresetFileError, match="pickled weights are never opened"):
         read_peft(tmp_path, config)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_link_out_of_the_directory_is_refused(write, tmp_path, config, name):
+    write()
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}_elsewhere")
+    (tmp_path / name).rename(elsewhere)
+    (tmp_path / name).symlink_to(elsewhere)
+    with pytest.raises(PresetFileError, match="received a link to .*_elsewhere"):
+        read_peft(tmp_path, config)
+
+
+def test_a_config_that_is_no_json_is_refused(write, tmp_path, config):
+    write()
+    (tmp_path / "adapter_config.json").write_text("<html>404</html>")
+    with pytest.raises(PresetFileError, match="adapter_config.json: expected JSON"):
+        read_peft(tmp_path, config)
