@@ -4,10 +4,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-QUICK := not slow and not peers
+QUICK := not slow and not peers and not real_weights
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-peers pretrain-data bench lint clean
+.PHONY: demo test test-slow test-peers test-real pretrain-data bench lint clean
 
 demo: .venv/.installed
 	$(BIN)/python -m trainer
@@ -21,6 +21,12 @@ test-slow: .venv/.installed-dev
 test-peers: .venv-peers/.installed
 	.venv-peers/bin/python -m pytest -q -m "peers"
 
+# Weights under the Gemma Terms of Use: tests/tools/real_gemma3.py says how to build
+# the directory. GEMMA3_270M_DIR=DIR make test-real
+test-real: .venv/.installed-dev
+	@test -n "$$GEMMA3_270M_DIR" || { echo "Set GEMMA3_270M_DIR."; exit 1; }
+	$(BIN)/python -m pytest -q -m "real_weights"
+
 pretrain-data: .venv/.installed
 	$(BIN)/python tests/tools/pretrain_data.py
 
@@ -28,6 +34,7 @@ pretrain-data: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python tests/benchmarks/default_job.py
 	$(BIN)/python tests/benchmarks/peers.py $(PEERS)
+	$(BIN)/python tests/benchmarks/loading.py $(PEERS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

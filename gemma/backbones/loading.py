@@ -50,7 +50,7 @@ def _read(variable: keras.Variable, source: WeightSource) -> jax.Array:
     if layout is None:
         memory = aligned_empty(shape, dtype)
         source.read_into(memory, variable.path)
-        return jnp.asarray(memory)
+        return jax.device_put(memory)  # jnp.asarray would copy it
 
     def write(out: np.ndarray, index: Index) -> None:
         source.read_into(out, variable.path, index)

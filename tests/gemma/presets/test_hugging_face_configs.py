@@ -79,6 +79,10 @@ REFUSED = [
     ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type: expected 'default'"),
     ({"rope_parameters": {"rope_theta": 5}}, "rope_parameters.rope_theta: expected"),
     ({"rope_parameters": {"factor": 8}}, "expected rope_theta and rope_type, received"),
+    (
+        {"rope_parameters": {"rope_type": "linear", "factor": 8}},
+        "rope_parameters.rope_type: expected 'default', received 'linear'",
+    ),
     ({"dtype": "int8"}, "dtype: expected float32 or bfloat16 or float16"),
     ({"hidden_size": None}, "hidden_size: expected an integer, received None"),
     ({"rms_norm_eps": "x"}, "rms_norm_eps: expected a number, received 'x'"),

@@ -2,14 +2,17 @@
 
 import json
 import pathlib
+import shutil
 
+import h5py
+import ml_dtypes
 import numpy as np
 import pytest
 from etils import epath
 from safetensors import safe_open
 
 from gemma.config import GemmaConfig
-from gemma.presets import PresetFileError, open_preset
+from gemma.presets import PresetFileError, open_preset, write_hf, write_preset
 from gemma.presets.hf_weights import hf_name
 from gemma.presets.keras_layout import adapter_indices
 
@@ -160,3 +163,70 @@ def test_errors_keep_their_parts():
     assert caught.value.subject == "preset"
     assert caught.value.received == "'/nowhere/gemma2_2b_en'"
     assert str(caught.value).startswith("preset: expected a built-in name, ")
+
+
+def rewritten(tmp_path, change):
+    """Copy a golden preset and store one of its datasets in another way."""
+    target = tmp_path / "preset"
+    shutil.copytree(GOLDEN / "keras_hub/gemma2", target)
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    with h5py.File(target / "model.weights.h5", "a") as file:
+        name = "layers/gemma_decoder_block/attention/query_dense/vars/0"
+        values = file[name][()]
+        del file[name]
+        change(file, name, values)
+    return open_preset(str(target))
+
+
+def compressed(file, name, values):
+    file.create_dataset(name, data=values, chunks=(1, 16, 16), compression="gzip")
+
+
+def big_endian(file, name, values):
+    file.create_dataset(name, data=values.astype(">f4"))
+
+
+@pytest.mark.parametrize("change", [compressed, big_endian])
+def test_numbers_that_are_stored_otherwise_are_the_same(tmp_path, change):
+    path = "decoder_block_0/attention/query/kernel"
+    with open_preset(str(GOLDEN / "keras_hub/gemma2")).weights() as weights:
+        expected = weights.read(path)
+    with rewritten(tmp_path, change).weights() as weights:
+        assert weights.dtype(path) == np.float32
+        np.testing.assert_array_equal(weights.read(path), expected)
+        part = (slice(1, 3), slice(5, 40))
+        np.testing.assert_array_equal(weights.read(path, part), expected[part])
+        out = np.zeros((2, 35, 16), ml_dtypes.bfloat16)
+        weights.read_into(out, path, part)
+        np.testing.assert_array_equal(out, expected[part].astype(out.dtype))
+
+
+def test_a_large_array_is_copied_by_several_threads(tmp_path):
+    config = GemmaConfig(
+        vocabulary_size=8000,
+        num_layers=1,
+        num_query_heads=1,
+        num_key_value_heads=1,
+        hidden_dim=300,
+        intermediate_dim=9000,
+        head_dim=8,
+    )
+    rng = np.random.default_rng(0)
+    arrays = {
+        path: rng.normal(size=shape).astype("float32")
+        for path, shape in config.parameter_shapes().items()
+    }
+    for write in (write_preset, write_hf):
+        write(
+            tmp_path,
+            config=config,
+            dtype="float32",
+            arrays=arrays.get,
+            vocabulary=None,
+        )
+        with open_preset(str(tmp_path)).weights() as weights:
+            for path, values in arrays.items():
+                np.testing.assert_array_equal(weights.read(path), values)
+                part = tuple(slice(0, dim - 1) for dim in values.shape)
+                np.testing.assert_array_equal(weights.read(path, part), values[part])
