@@ -16,11 +16,12 @@ def test_each_slice_is_written_once_and_replicas_share_it():
     written = []
 
     def write(out, index):
-        written.append(index)
+        written.append((index, out.ctypes.data))
         out[...] = expected[index]
 
     array = assemble((6, 4), "float32", sharding, write)
-    assert written == [(slice(0, 6), slice(0, 4))]
+    address = array.addressable_shards[0].data.unsafe_buffer_pointer()
+    assert written == [((slice(0, 6), slice(0, 4)), address)]
     assert array.sharding == sharding
     np.testing.assert_array_equal(array, expected)
 

@@ -8,19 +8,39 @@ import keras
 import numpy as np
 import pytest
 
-from gemma import Backbone, GemmaBackbone
+from gemma import Backbone, Gemma3Backbone, GemmaBackbone
 from gemma.backbones.loading import build_empty, load_variables
 from gemma.presets import PresetFileError, check_each_once, open_preset
 
 HF = "tests/golden/hf/gemma3"
 
 
+class Recorded:
+    """A source of weights that remembers into which memory it was read."""
+
+    def __init__(self, source):
+        self.source, self.memory = source, {}
+
+    def paths(self):
+        return self.source.paths()
+
+    def read_into(self, out, path, index=None):
+        self.memory[path] = out.ctypes.data
+        self.source.read_into(out, path, index)
+
+
 def test_a_loaded_value_is_the_memory_that_was_read(repository):
-    backbone = Backbone.from_preset(str(repository / HF))
-    with open_preset(str(repository / HF)).weights() as weights:
+    preset = open_preset(str(repository / HF))
+    arguments = preset.config.to_mapping()
+    backbone = build_empty(lambda: Gemma3Backbone(**arguments, dtype="float32"))
+    with preset.weights() as weights:
+        recorded = Recorded(weights)
+        load_variables(backbone.weights, recorded)
         for variable in backbone.weights:
             expected = weights.read(variable.path)
             np.testing.assert_array_equal(np.asarray(variable.value), expected)
+            address = variable.value.unsafe_buffer_pointer()
+            assert address == recorded.memory[variable.path]
 
 
 def test_a_model_for_loading_has_random_states_and_no_weights(arguments):
