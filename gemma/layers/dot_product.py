@@ -66,7 +66,8 @@ def attend(
         soft_cap: Bound of the scores; None leaves them.
 
     Returns:
-        [batch, queries, heads, head_dim] in the query's dtype; softmax in float32.
+        [batch, queries, heads, head_dim] in the query's dtype; softmax in float32. A
+        query that sees no key gets zeros.
     """
     if query.shape[1] == 1:  # decoding: a cache is not worth rearranging
         return _attend_one(query, key, value, visible, soft_cap)
@@ -97,23 +98,24 @@ def _forward(
     scores, _ = _scores(q, k, visible, soft_cap)
     top = scores.max(-1, keepdims=True)
     weights = jnp.exp(scores - top)
-    total = weights.sum(-1, keepdims=True)
-    mixed = _product(weights.astype(v.dtype), v, 3, 2) / total
+    # nothing to attend to: no weight, and no gradient, rather than that of MASKED keys
+    share = jnp.where(top > MASKED, 1.0 / weights.sum(-1, keepdims=True), 0.0)
+    mixed = _product(weights.astype(v.dtype), v, 3, 2) * share
     mixed = _tokens_first(mixed.astype(query.dtype), groups)
-    return mixed, (query, key, value, visible, mixed, top + jnp.log(total))
+    return mixed, (query, key, value, visible, mixed, top, share)
 
 
 def _backward(
     soft_cap: float | None, kept: tuple[jax.Array, ...], d_mixed: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     """Source: Dao et al. 2022, arXiv 2205.14135, algorithm 4, without its tiles."""
-    query, key, value, visible, mixed, normaliser = kept
+    query, key, value, visible, mixed, top, share = kept
     groups = query.shape[2] // key.shape[2]
     q, k, v = _heads_first(query, groups), _heads_first(key, 1), _heads_first(value, 1)
     d_m, m = _heads_first(d_mixed, groups), _heads_first(mixed, groups)
     scores, slope = _scores(q, k, visible, soft_cap)
-    weights = jnp.exp(scores - normaliser)
-    drift = (d_m * m).sum(-1, keepdims=True, dtype="float32")
+    weights = jnp.exp(scores - top) * share
+    drift = (d_m.astype("float32") * m).sum(-1, keepdims=True)
     d_scores = weights * (_product(d_m, v, 3, 3) - drift)
     if slope is not None:
         d_scores *= slope

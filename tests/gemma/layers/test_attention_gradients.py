@@ -50,3 +50,21 @@ def test_mix_and_gradients_equal_those_of_the_plain_formula(problem, soft_cap, p
     mixed = plain(*inputs, visible, soft_cap)
     for a, b in zip((ours(*inputs), *got), (mixed, *want), strict=True):
         assert jnp.abs(a - b).max() <= RELATIVE * jnp.abs(b).max()
+
+
+def test_a_query_that_sees_nothing_gets_zeros_and_moves_nothing(problem):
+    *inputs, upstream = problem
+    visible = jnp.tril(jnp.ones((1, 9, 9), bool)).at[:, 4].set(False)
+
+    def weighed(q, k, v):
+        return (attend(q, k, v, visible, soft_cap=2.0) * upstream).sum()
+
+    def others(q, k, v):
+        rest = visible.at[:, 4].set(True)
+        mixed = attend(q, k, v, rest, soft_cap=2.0)
+        return (mixed * upstream.at[:, 4].set(0.0)).sum()
+
+    assert (attend(*inputs, visible, soft_cap=2.0)[:, 4] == 0).all()
+    got, want = (jax.grad(f, (0, 1, 2))(*inputs) for f in (weighed, others))
+    for a, b in zip(got, want, strict=True):
+        assert jnp.abs(a - b).max() <= RELATIVE * jnp.abs(b).max()
