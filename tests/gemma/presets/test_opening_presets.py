@@ -230,3 +230,19 @@ def test_a_large_array_is_copied_by_several_threads(tmp_path):
                 np.testing.assert_array_equal(weights.read(path), values)
                 part = tuple(slice(0, dim - 1) for dim in values.shape)
                 np.testing.assert_array_equal(weights.read(path, part), values[part])
+
+
+def test_files_of_keras_2_and_keras_nlp_are_read(tmp_path):
+    def rename(file, name, values):
+        file[name] = values
+        file.move("layers", "_layer_checkpoint_dependencies")
+
+    path = "decoder_block_2/ffw_linear/kernel"
+    preset = rewritten(tmp_path, rename)
+    config = tmp_path / "preset/config.json"
+    config.write_text(config.read_text().replace("keras_hub", "keras_nlp"))
+    with open_preset(str(GOLDEN / "keras_hub/gemma2")).weights() as weights:
+        expected = weights.read(path)
+    with open_preset(str(config.parent)).weights() as weights:
+        np.testing.assert_array_equal(weights.read(path), expected)
+    assert preset.config == open_preset(str(config.parent)).config
