@@ -1,4 +1,4 @@
-"""Whole runs on a base of 4 bits: they learn, evaluate, go on and leave files behind."""
+"""Whole runs on a base of 4 bits: they learn, are evaluated and leave files behind."""
 
 import numpy as np
 import pytest
