@@ -13,8 +13,12 @@ from typing import Any
 
 _HOMES = {
     "Backbone": "gemma.backbones.backbone",
+    "CausalLM": "gemma.causal_lm",
     "Gemma3Backbone": "gemma.backbones.gemma3_backbone",
+    "Gemma3CausalLM": "gemma.causal_lm",
+    "Gemma3CausalLMPreprocessor": "gemma.preprocessors",
     "Gemma3Config": "gemma.config",
+    "Gemma3Tokenizer": "gemma.tokenizers",
     "GemmaBackbone": "gemma.backbones.gemma_backbone",
     "GemmaCausalLM": "gemma.causal_lm",
     "GemmaCausalLMPreprocessor": "gemma.preprocessors",

@@ -3,7 +3,7 @@
 Turns strings into lists of ids without BOS, and ids into strings. Two ways in: calling
 the tokenizer reads `<start_of_turn>` and `<end_of_turn>` as the turn tokens they name,
 as KerasHub does; `encode_content` keeps them text, so that nothing that a user wrote
-can forge a turn. It refuses to know chats, sequences and padding.
+can forge a turn or an image. It refuses to know chats, sequences and padding.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ PAD, EOS, BOS, UNKNOWN = "<pad>", "<eos>", "<bos>", "<unk>"
 START_OF_TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
 SPECIAL_PIECES = (PAD, EOS, BOS, UNKNOWN, START_OF_TURN, END_OF_TURN)
 
+START_OF_IMAGE, END_OF_IMAGE, IMAGE = "<start_of_image>", "<end_of_image>", "<img>"
+
 # SentencePiece matches these inside text. No piece of a vocabulary can span the cut
 # between the first character and the rest, because the halves are encoded apart.
-_TURN_PIECE = re.compile(f"(?<=<)(?={START_OF_TURN[1:]}|{END_OF_TURN[1:]})")
+_CONTROL_PIECE = re.compile(r"(?<=<)(?=(?:start|end)_of_(?:turn|image)>)")
 
 
 class GemmaTokenizer:
@@ -74,12 +76,12 @@ class GemmaTokenizer:
         return self._processor.encode(inputs if isinstance(inputs, str) else [*inputs])
 
     def encode_content(self, texts: Iterable[str]) -> list[np.ndarray]:
-        """Return int32 ids of each text, in which turn tokens cannot occur.
+        """Return int32 ids of each text, in which no turn or image token can occur.
 
-        Where a text spells a turn token, the ids are those of its characters.
+        Where a text spells one, the ids are those of its characters.
         """
         return [
-            self._encode_cut(text) if "_of_turn>" in text else ids
+            self._encode_cut(text) if _CONTROL_PIECE.search(text) else ids
             for text, ids in _zip_encoded(self._processor, texts)
         ]
 
@@ -136,9 +138,42 @@ class GemmaTokenizer:
         return found if self._processor.id_to_piece(found) == piece else None
 
     def _encode_cut(self, text: str) -> np.ndarray:
-        """Encode `text` in parts, none of which holds a whole turn token."""
-        parts = self._processor.encode(_TURN_PIECE.split(text))
+        """Encode `text` in parts, none of which holds a whole control token."""
+        parts = self._processor.encode(_CONTROL_PIECE.split(text))
         return np.asarray([*itertools.chain.from_iterable(parts)], np.int32)
+
+
+class Gemma3Tokenizer(GemmaTokenizer):
+    """SentencePiece tokenizer of Gemma 3.
+
+    Args:
+        proto: A serialized SentencePiece model, or the path of one.
+        has_vision_tokens: Whether the vocabulary must name the tokens around images;
+            without it, as for the text models, their ids are -1.
+
+    Raises:
+        ValueError: As `GemmaTokenizer`, or a token of images is missing.
+    """
+
+    def __init__(
+        self,
+        proto: bytes | str | os.PathLike[str],
+        has_vision_tokens: bool = False,
+    ) -> None:
+        super().__init__(proto)
+        self.has_vision_tokens = has_vision_tokens
+        pieces = (IMAGE, START_OF_IMAGE, END_OF_IMAGE)
+        ids = {
+            piece: self._find(piece) if has_vision_tokens else -1 for piece in pieces
+        }
+        if missing := [piece for piece, found in ids.items() if found is None]:
+            raise ValueError(
+                f"proto has no piece {', '.join(missing)}; has_vision_tokens=False "
+                "does without"
+            )
+        self.image_placeholder_id: int = ids[IMAGE]
+        self.start_of_image_token_id: int = ids[START_OF_IMAGE]
+        self.end_of_image_token_id: int = ids[END_OF_IMAGE]
 
 
 def _load(proto: bytes) -> sentencepiece.SentencePieceProcessor:

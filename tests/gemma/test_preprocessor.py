@@ -5,8 +5,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from gemma.preprocessors import GemmaCausalLMPreprocessor
-from gemma.tokenizers import GemmaTokenizer
+from gemma.preprocessors import (
+    Gemma3CausalLMPreprocessor,
+    GemmaCausalLMPreprocessor,
+)
+from gemma.tokenizers import Gemma3Tokenizer, GemmaTokenizer
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 SEA = [299, 279, 324, 280, 287, 1985, 298]  # Define the noun "sea".
@@ -102,3 +105,58 @@ def test_a_length_that_is_no_length_is_refused(tokenizer, length):
 def test_what_is_no_string_is_refused(tokenizer):
     with pytest.raises(ValueError, match="a list of strings, received int"):
         GemmaCausalLMPreprocessor(tokenizer)([3])
+
+
+WATER = [*GemmaTokenizer(GOLDEN / "tiny2k.spm")("water")]
+PAIR = {"prompts": [TEXT], "responses": ["water"]}
+
+
+@pytest.fixture(scope="module", params=[10, 12])
+def gemma3(request):
+    """Sequences in which prompt, response and end fit, or just not the end."""
+    length = request.param - 11 + len(SEA) + len(WATER) + 1
+    tokenizer = Gemma3Tokenizer(GOLDEN / "tiny2k.spm")
+    return Gemma3CausalLMPreprocessor(tokenizer, sequence_length=length)
+
+
+def test_only_responses_and_their_end_have_weight(gemma3):
+    x, y, weight = gemma3(PAIR)
+    labels = [*SEA, *WATER, 1, 0][: gemma3.sequence_length]
+    assert y.tolist() == [labels]
+    assert x["token_ids"].tolist() == [[2, *labels][:-1]]
+    in_response = [0] * len(SEA) + [1] * (len(WATER) + 1) + [0]
+    assert weight.astype(int).tolist() == [in_response[: gemma3.sequence_length]]
+
+
+def test_one_prompt_and_its_response_give_vectors(gemma3):
+    one = {name: texts[0] for name, texts in PAIR.items()}
+    x, y, weight = gemma3(one)
+    assert x["token_ids"].shape == y.shape == weight.shape == (gemma3.sequence_length,)
+    assert y.tolist() == gemma3(PAIR)[1][0].tolist()
+
+
+def test_prompts_of_a_dict_may_have_no_response_to_generate(gemma3):
+    alone = gemma3.generate_preprocess({"prompts": [TEXT]}, 20)["token_ids"]
+    assert alone.tolist() == [[2, *SEA, *[0] * (19 - len(SEA))]]
+    both = gemma3.generate_preprocess(PAIR, 30)["token_ids"][0]
+    assert both[both > 0].tolist() == [2, *SEA, *WATER]
+    assert gemma3.prompt_ids(PAIR) == [[2, *SEA, *WATER]]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ({"prompts": ["a"]}, "must have responses to its prompts, received none"),
+        ({"prompts": ["a"], "responses": []}, "received 1 prompts and 0 responses"),
+        ({"texts": ["a"]}, "a dict with prompts and responses, received one with 't"),
+        ({"prompts": ["a"], "images": 1}, "must hold no images"),
+    ],
+)
+def test_dicts_that_are_no_pairs_are_refused(gemma3, x, message):
+    with pytest.raises(ValueError, match=message):
+        gemma3(x)
+
+
+def test_an_image_converter_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="text models see no images, received object"):
+        Gemma3CausalLMPreprocessor(tokenizer, image_converter=object())

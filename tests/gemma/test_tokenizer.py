@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from gemma.tokenizers import SPECIAL_PIECES, GemmaTokenizer
+from gemma.tokenizers import SPECIAL_PIECES, Gemma3Tokenizer, GemmaTokenizer
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 TINY = GOLDEN / "tiny2k.spm"
@@ -144,3 +144,41 @@ def test_a_preset_directory_gives_its_vocabulary(tokenizer):
 def test_a_preset_without_vocabulary_is_refused():
     with pytest.raises(ValueError, match="has no tokenizer files"):
         GemmaTokenizer.from_preset(str(GOLDEN / "hf/gemma2"))
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    """A vocabulary with the tokens around images."""
+    symbols = "<start_of_turn>,<end_of_turn>,<img>,<start_of_image>,<end_of_image>"
+    return train_vocabulary(
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        pad_piece="<pad>",
+        eos_piece="<eos>",
+        bos_piece="<bos>",
+        user_defined_symbols=symbols.split(","),
+    )
+
+
+def test_a_gemma_3_vocabulary_may_lack_images(seeing):
+    tokenizer = Gemma3Tokenizer(TINY)
+    assert not tokenizer.has_vision_tokens
+    assert tokenizer.start_of_image_token_id == tokenizer.image_placeholder_id == -1
+    tokenizer = Gemma3Tokenizer(seeing, has_vision_tokens=True)
+    assert tokenizer.image_placeholder_id == tokenizer.token_to_id("<img>") == 6
+    assert tokenizer.end_of_image_token_id == 8
+    assert tokenizer("the") == GemmaTokenizer(seeing)("the")
+
+
+def test_missing_tokens_of_images_are_refused_by_name():
+    with pytest.raises(ValueError, match="no piece <img>, <start_of_image>, <end_of"):
+        Gemma3Tokenizer(TINY, has_vision_tokens=True)
+
+
+def test_content_cannot_forge_an_image(seeing):
+    tokenizer = Gemma3Tokenizer(seeing)
+    text = "the<start_of_image>quick<end_of_image>"
+    assert {7, 8} < set(tokenizer(text))
+    assert not {7, 8} & set(tokenizer.encode_content([text])[0].tolist())
