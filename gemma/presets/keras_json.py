@@ -43,7 +43,6 @@ def backbone(config: GemmaConfig, dtype: str) -> dict[str, Any]:
             "attention_logit_soft_cap": config.attention_logit_soft_cap,
             "sliding_window_size": config.sliding_window_size,
             "use_sliding_window_attention": config.use_sliding_window_attention,
-            **_other_scale(config),
         },
     )
 
@@ -80,19 +79,8 @@ def _gemma3_backbone(config: Gemma3Config, dtype: str) -> dict[str, Any]:
             "is_embedding_model": TEXT_ONLY["is_embedding_model"],
             "pooling_intermediate_dim": TEXT_ONLY["pooling_intermediate_dim"],
             "embedding_dim": TEXT_ONLY["embedding_dim"],
-            **_other_scale(config),
         },
     )
-
-
-def _other_scale(config: GemmaConfig) -> dict[str, float]:
-    """Return a scale of the query that KerasHub cannot compute.
-
-    It has no such argument and refuses the file by name, instead of computing another
-    model from it.
-    """
-    scalar = config.query_pre_attn_scalar
-    return {} if scalar is None else {"query_pre_attn_scalar": scalar}
 
 
 def tokenizer(architecture: Architecture) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from gemma.config import Architecture, GemmaConfig
 from gemma.presets import keras_json
 from gemma.presets.keras_config import CONFIG_FILE, PREPROCESSOR_FILE, VOCABULARY_FILE
 from gemma.presets.keras_weights import SHARDED_WEIGHTS_FILE, WEIGHTS_FILE
+from gemma.presets.query_scale import fold_query_scale
 from gemma.presets.shards import DTYPES, Arrays, write_weights
 
 KERAS_HUB_VERSION = "0.32.0"
@@ -74,7 +75,8 @@ def write_preset(
 
     Args:
         directory: Local or remote; files of an older preset in it are replaced.
-        config: Dimensions.
+        config: Dimensions; a scale of the query that KerasHub has no name for is
+            moved into the weights.
         dtype: `float32` or `bfloat16`; arrays of another dtype are rounded once.
         arrays: Called once for every variable path.
         vocabulary: SentencePiece model; None leaves out tokenizer and task.
@@ -89,6 +91,7 @@ def write_preset(
         raise ValueError(
             f"dtype must be {' or '.join(sorted(DTYPES))}, received {dtype!r}"
         )
+    config, arrays = fold_query_scale(config, arrays)
     target = epath.Path(directory)
     target.mkdir(parents=True, exist_ok=True)
     remove_preset(target)

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from gemma import Backbone
+from gemma import Backbone, Gemma3Backbone, GemmaBackbone
 from gemma.tokenizers import GemmaTokenizer
 
 pytestmark = pytest.mark.peers
@@ -121,3 +121,26 @@ def test_we_read_its_task_with_the_tokenizer(keras_hub, theirs, name, tmp_path):
     ours = GemmaTokenizer.from_preset(str(tmp_path))
     text = "Define the sea.<end_of_turn>"
     assert ours(text) == list(map(int, tokenizer(text)))
+
+
+def test_it_computes_our_logits_from_hugging_faces_form(keras_hub, theirs, tmp_path):
+    """It reads a scaled RoPE in the older spelling alone, which we write too."""
+    theirs.save_to_preset(str(tmp_path / "theirs"))
+    ours = Backbone.from_preset(str(tmp_path / "theirs"))
+    ours.save_to_hf(str(tmp_path / "hf"))
+    again = keras_hub.models.Backbone.from_preset(str(tmp_path / "hf"))
+    np.testing.assert_allclose(logits(again), logits(ours), atol=SAME, rtol=SAME)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
+def test_it_computes_a_scale_of_the_query_that_it_has_no_name_for(
+    keras_hub, tmp_path, family
+):
+    kind = Gemma3Backbone if family == "gemma3" else GemmaBackbone
+    ours = kind(**DIMENSIONS | MODELS[family], query_pre_attn_scalar=5.0)
+    rng = np.random.default_rng(0)
+    for variable in ours.weights:
+        variable.assign(0.3 * rng.normal(size=variable.shape))
+    ours.save_to_preset(str(tmp_path))
+    again = keras_hub.models.Backbone.from_preset(str(tmp_path))
+    np.testing.assert_allclose(logits(again), logits(ours), atol=SAME, rtol=SAME)

@@ -118,3 +118,16 @@ def test_what_is_saved_for_transformers_has_the_adapters_merged(
     np.testing.assert_allclose(
         np.asarray(again(batch)), np.asarray(backbone(batch)), atol=1e-5, rtol=1e-5
     )
+
+
+def test_a_scale_that_keras_hub_cannot_name_is_moved_into_the_weights(
+    repository, tmp_path, batch
+):
+    # transformers' golden Gemma 3 divides queries by the root of 24, heads have 16
+    backbone = Backbone.from_preset(str(repository / HF))
+    backbone.save_to_preset(str(tmp_path))
+    again = Backbone.from_preset(str(tmp_path))
+    assert again.gemma_config.query_pre_attn_scalar is None
+    np.testing.assert_allclose(
+        np.asarray(again(batch)), np.asarray(backbone(batch)), atol=1e-5, rtol=1e-5
+    )
