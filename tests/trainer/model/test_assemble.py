@@ -9,11 +9,12 @@ from jax.sharding import PartitionSpec
 
 from gemma.abstract import is_abstract
 from gemma.lora import lora_settings
-from gemma.presets import BUILT_IN, open_preset
+from gemma.presets import BUILT_IN, PresetFileError, open_preset
 from trainer.distribution.mesh import build_mesh
 from trainer.model.assemble import build_model, initial_arrays, split
 from trainer.model.memory import MemoryPlan, adapter_count
 from trainer.model.placement import check_all_large_are_split
+from trainer.model.state import load_arrays
 
 SUMS = 2e-5  # float32 sums over 8192 ranks in another order
 
@@ -56,6 +57,18 @@ def test_weights_arrive_sharded_whole_and_once(golden):
             want = np.stack(members) if variable.is_stacked else members[0]
             assert np.array_equal(arrays[path], want), path
             assert arrays[path].sharding.spec == model.placement.spec(variable)
+
+
+def test_a_tree_that_leaves_a_weight_unread_is_refused(golden):
+    model = model_of(golden, (1, 1), rank=0)
+    fewer = dict(list(model.tree.items())[1:])
+    with (
+        golden.weights() as source,
+        pytest.raises(
+            PresetFileError, match="token_embedding/embeddings: .* read once"
+        ),
+    ):
+        load_arrays(fewer, source, model.placement.sharding)
 
 
 def test_adapters_are_float32_over_a_bfloat16_base(golden):
