@@ -38,6 +38,10 @@ def level(step: Steps) -> Steps:
 
 LEVELS = tuple(level(code - ZERO) for code in range(16))
 
+_ENDS = (127, 126, 121, 120, 117, 112)
+"""Steps of int8 that a block's largest weight may be. Each of 1 to 16 divides one of
+them: weights that had 5 bits in the same blocks once, as the GGUF form Q5_0, lie on the
+grid again. 127 does it for Q8_0."""
 _PART = 1 << 16  # weights worked on at a time: what comes between stays in the cache
 
 
@@ -66,7 +70,7 @@ def block_size(dim: int) -> int:
 
 
 def quantized_shapes(
-    shape: Shape, quantization: Quantization, axis: int
+    shape: Shape, quantization: Quantization, axis: int, *, size: int | None = None
 ) -> tuple[Shape, Shape]:
     """Return the shapes of integers and scales for a weight's shape.
 
@@ -74,15 +78,20 @@ def quantized_shapes(
         shape: Of the weight.
         quantization: `int4` puts two codes into a byte.
         axis: Negative index of the dim that blocks run along.
+        size: Of a block; by default what suits the dim.
     """
     dim = shape[axis]
     stored = dim // 2 if quantization == "int4" else dim
-    scales = dim // block_size(dim)
+    scales = dim // (size or block_size(dim))
     return _with_dim(shape, axis, stored), _with_dim(shape, axis, scales)
 
 
 def quantize(
-    weight: np.ndarray, quantization: Quantization, axis: int
+    weight: np.ndarray,
+    quantization: Quantization,
+    axis: int,
+    *,
+    size: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return integers (int8, or uint8 with two codes) and bfloat16 scales.
 
@@ -92,9 +101,11 @@ def quantize(
         weight: Of any float dtype.
         quantization: Grid.
         axis: Negative index of the dim that blocks run along.
+        size: Of a block, for a part of a weight; by default what suits the dim.
     """
-    shapes = quantized_shapes(weight.shape, quantization, axis)
-    size, after = block_size(weight.shape[axis]), math.prod(weight.shape[axis:][1:])
+    size = size or block_size(weight.shape[axis])
+    shapes = quantized_shapes(weight.shape, quantization, axis, size=size)
+    after = math.prod(weight.shape[axis:][1:])
     blocks = weight.reshape(-1, size, after)
     integers = np.empty(blocks.shape, np.int8)
     scales = np.empty((len(blocks), 1, after), SCALE_DTYPE)
@@ -114,10 +125,24 @@ def _inner(blocks: np.ndarray) -> np.ndarray:
 
 
 def _nearest_int8(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the largest weight of a block to the end of the grid."""
+    """Put the largest weight of a block on the end of the grid that errs least."""
     largest = np.abs(blocks).max(1, keepdims=True)
-    scales = _rounded_up(largest / 127)
-    return np.rint(blocks * _inverse(scales)).astype(np.int8), scales
+    error, scales = np.full_like(largest, np.inf), np.zeros_like(largest)
+    for end in _ENDS:
+        steps = np.rint(blocks * _inverse(largest / end))
+        fitted = _fitted(blocks, steps)
+        found = np.square(steps * fitted - blocks).sum(1, keepdims=True)
+        scales = np.where(found < error, fitted, scales)
+        error = np.minimum(found, error)
+    steps = np.rint(blocks * _inverse(scales))
+    return np.clip(steps, -_ENDS[0], _ENDS[0]).astype(np.int8), scales
+
+
+def _fitted(blocks: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return the scales under which given steps err least, in bfloat16."""
+    power = np.square(steps).sum(1, keepdims=True)
+    scales = (blocks * steps).sum(1, keepdims=True) / np.maximum(power, 1)
+    return _rounded(scales)
 
 
 def _nearest_int4(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,12 +184,6 @@ def _inverse(scales: np.ndarray) -> np.ndarray:
 
 def _rounded(scales: np.ndarray) -> np.ndarray:
     return scales.astype(SCALE_DTYPE).astype(np.float32)
-
-
-def _rounded_up(scales: np.ndarray) -> np.ndarray:
-    """Round to bfloat16, never down: a smaller scale would cut the largest weight."""
-    bits = scales.astype(np.float32).view(np.uint32)
-    return (bits + 0xFFFF & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 def _with_dim(shape: Shape, axis: int, dim: int) -> Shape:

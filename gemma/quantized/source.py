@@ -1,12 +1,14 @@
 """A source of weights that quantizes them while they are read.
 
-Turns a source of float arrays into one of integers and scales, slice by slice: what
-stands in memory as floats is the slice that is being read. It refuses to know files,
-devices and sharding.
+Turns a source of float arrays into one of integers and scales, part by part: what
+stands in memory as floats is the part of a tensor that is being read. It refuses to
+know files, devices and sharding.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from gemma.presets.source import Index, WeightSource, normalise_index
 from gemma.quantized.grid import (
+    BLOCK,
     SCALE_DTYPE,
     Quantization,
     block_size,
@@ -21,6 +24,9 @@ from gemma.quantized.grid import (
     quantized_shapes,
 )
 from gemma.quantized.names import block_axis, part_paths, weight_path
+
+_PART = 1 << 22
+"""Weights that stand in memory as floats at a time."""
 
 
 class QuantizedWeights:
@@ -109,13 +115,28 @@ class QuantizedWeights:
         self.close()
 
     def _quantize(self, weight: str, index: Index) -> tuple[np.ndarray, np.ndarray]:
-        """Read a slice of whole blocks and quantize it; its scales are kept."""
+        """Read whole blocks and quantize them part by part; the scales are kept."""
         kind = weight.split("/", 1)[1]
         if kind != self._kind:  # scales are asked for before the next kind of weight
             self._kept.clear()
             self._kind = kind
-        floats = self._source.read(weight, index)
-        values, scales = quantize(floats, self._quantization, block_axis(weight))
+        axis = block_axis(weight)
+        rows, rest = index[0], index[1:]
+        width = math.prod(part.stop - part.start for part in rest)
+        step = max(BLOCK, _PART // max(width, 1) // BLOCK * BLOCK)
+        size = block_size(self._source.shape(weight)[axis])
+        if axis + len(index) == 0:  # blocks run along the rows: whole ones only
+            step = max(size, step // size * size)
+        parts = [
+            quantize(
+                self._source.read(weight, (part, *rest)),
+                self._quantization,
+                axis,
+                size=size,
+            )
+            for part in _parts(rows, step)
+        ]
+        values, scales = (np.concatenate(each) for each in zip(*parts, strict=True))
         self._kept[weight, *((s.start, s.stop) for s in index)] = scales
         return values, scales
 
@@ -128,3 +149,8 @@ def _replaced(index: Index, axis: int, part: slice) -> Index:
     changed = list(index)
     changed[axis] = part
     return tuple(changed)
+
+
+def _parts(rows: slice, step: int) -> Iterator[slice]:
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))

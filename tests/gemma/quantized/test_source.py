@@ -9,6 +9,7 @@ from gemma.quantized.names import part_paths, weight_path
 from gemma.quantized.source import QuantizedWeights
 
 QUERY = "decoder_block_1/attention/query/kernel"
+FFW = "decoder_block_1/ffw_gating/kernel"
 TABLE = "token_embedding/embeddings"
 
 
@@ -43,6 +44,16 @@ def test_parts_are_the_quantized_weight(preset, quantization, path, axis):
         want = quantize(floats.read(path), quantization, axis)
     with QuantizedWeights(preset.weights(), quantization) as source:
         for part, expected in zip(part_paths(path, quantization), want, strict=True):
+            np.testing.assert_array_equal(source.read(part), expected)
+
+
+@pytest.mark.parametrize("path, axis", [(QUERY, -2), (FFW, -2), (TABLE, -1)])
+def test_tensors_are_read_in_parts(preset, monkeypatch, path, axis):
+    monkeypatch.setattr("gemma.quantized.source._PART", 5000)
+    with preset.weights() as floats:
+        want = quantize(floats.read(path), "int4", axis)
+    with QuantizedWeights(preset.weights(), "int4") as source:
+        for part, expected in zip(part_paths(path, "int4"), want, strict=True):
             np.testing.assert_array_equal(source.read(part), expected)
 
 
