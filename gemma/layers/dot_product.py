@@ -173,14 +173,18 @@ def _attend_one(
     visible: jax.Array,
     soft_cap: float | None,
 ) -> jax.Array:
-    batch, length, heads, head_dim = query.shape
+    batch, _, heads, head_dim = query.shape
     kv_heads = key.shape[2]
-    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
-    scores = jnp.einsum(
-        "btkgh,bskh->bkgts", grouped, key, preferred_element_type="float32"
-    )
+    grouped = query.reshape(batch, kv_heads, heads // kv_heads, head_dim)
+    # keys come first, values second: XLA:CPU would copy them transposed otherwise
+    scores = jax.lax.dot_general(
+        key,
+        grouped,
+        (((3,), (3,)), ((0, 2), (0, 1))),
+        preferred_element_type="float32",
+    ).swapaxes(2, 3)  # [batch, kv_heads, groups, keys]
     scores = apply_soft_cap(scores, soft_cap)
-    scores = jnp.where(visible[:, None, None], scores, MASKED)
+    scores = jnp.where(visible[:, None], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-    mixed = jnp.einsum("bkgts,bskh->btkgh", weights, value)
-    return mixed.reshape(batch, length, heads, head_dim)
+    mixed = jax.lax.dot_general(weights, value, (((3,), (1,)), ((0, 1), (0, 2))))
+    return mixed.reshape(query.shape)
