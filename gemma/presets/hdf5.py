@@ -149,8 +149,8 @@ def _walk(
         _refuse(file, prefix, f"groups more than {_MAX_DEPTH} deep")
     for name in group:
         full = f"{prefix}{name}"
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
+        if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            link = group.get(name, getlink=True)
             _refuse(file, full, f"a {type(link).__name__}")
         item = group[name]
         address = _address(item)
