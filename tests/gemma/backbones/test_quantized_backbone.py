@@ -1,10 +1,11 @@
 """Backbones in 8 and 4 bits: loaded, computed, adapted, merged and saved."""
 
 import jax
+import keras
 import numpy as np
 import pytest
 
-from gemma import Backbone, GemmaBackbone
+from gemma import Backbone, GemmaBackbone, GemmaCausalLM
 from gemma.decoding import Decoder
 from gemma.layers.token_embedding import unembed
 from gemma.presets import open_preset
@@ -186,6 +187,33 @@ def test_another_word_is_refused():
         load("int2")
     with pytest.raises(ValueError, match="'int8' or 'int4', received 'float8'"):
         Backbone.from_preset(NAME).quantize("float8")
+
+
+def test_parts_are_split_under_a_distribution(mode):
+    mesh = keras.distribution.DeviceMesh(
+        (2, 4), ("batch", "model"), keras.distribution.list_devices()
+    )
+    distribution = keras.distribution.ModelParallel(
+        layout_map=GemmaBackbone.get_layout_map(mesh), batch_dim_name="batch"
+    )
+    with distribution.scope():
+        backbone = load(mode)
+    alone = load(mode)
+    for ours, want in zip(backbone.weights, alone.weights, strict=True):
+        np.testing.assert_array_equal(ours.value, want.value)
+    values = backbone.blocks[0].gating_ffw.quantized.values.value
+    assert len({str(shard.index) for shard in values.addressable_shards}) == 8
+
+
+def test_a_causal_lm_answers_and_saves_on_quantized_weights(mode, tmp_path):
+    model = GemmaCausalLM.from_preset(NAME, quantize=mode)
+    assert model.backbone.quantization == mode
+    text = model.generate("Define the noun", max_length=16)
+    assert text.startswith("Define the noun") and len(text) > len("Define the noun")
+    model.save_to_preset(tmp_path)
+    with open_preset(str(tmp_path)).weights() as ours, open_preset(NAME).weights() as w:
+        for path in model.backbone.gemma_config.parameter_shapes():
+            np.testing.assert_array_equal(ours.read(path), w.read(path))
 
 
 def test_random_weights_are_not_quantized():
