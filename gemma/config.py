@@ -78,10 +78,16 @@ class GemmaConfig:
             raise ValueError(
                 f"head_dim must be even for rotary positions, received {self.head_dim}"
             )
-        if self.query_pre_attn_scalar is not None and self.query_pre_attn_scalar <= 0:
+        for name in _POSITIVE_IF_GIVEN:
+            value = getattr(self, name, None)
+            if value is not None and not 0.0 < value < math.inf:
+                raise ValueError(
+                    f"{name} must be positive and finite, received {value!r}"
+                )
+        if not 0.0 <= self.layer_norm_epsilon < math.inf:
             raise ValueError(
-                "query_pre_attn_scalar must be positive, received "
-                f"{self.query_pre_attn_scalar!r}"
+                "layer_norm_epsilon must be 0 or more and finite, received "
+                f"{self.layer_norm_epsilon!r}"
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), received {self.dropout!r}")
@@ -195,14 +201,6 @@ class Gemma3Config(GemmaConfig):
     local_rope_scaling_factor: float = 1.0
     global_rope_scaling_factor: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("local_rope_scaling_factor", "global_rope_scaling_factor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"{name} must be positive, received {getattr(self, name)!r}"
-                )
-
     def _check_intermediate_dim(self) -> None:
         """Any width will do: it is not halved."""
 
@@ -250,4 +248,11 @@ _POSITIVE = (
     "intermediate_dim",
     "head_dim",
     "sliding_window_size",
+)
+_POSITIVE_IF_GIVEN = (
+    "attention_logit_soft_cap",
+    "final_logit_soft_cap",
+    "query_pre_attn_scalar",
+    "local_rope_scaling_factor",
+    "global_rope_scaling_factor",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -50,14 +51,14 @@ def lora_settings(
     """Check and complete the settings; alpha defaults to rank.
 
     Raises:
-        ValueError: rank < 1, alpha <= 0, an unknown form, an impossible dropout, no
+        ValueError: rank < 1, an impossible alpha or dropout, an unknown form, no
             pattern, or one that matches no projection.
     """
     if rank < 1:
         raise ValueError(f"rank must be at least 1, received {rank}")
     alpha = float(rank if alpha is None else alpha)
-    if alpha <= 0:
-        raise ValueError(f"alpha must be positive, received {alpha}")
+    if not 0.0 < alpha < math.inf:
+        raise ValueError(f"alpha must be positive and finite, received {alpha}")
     if factorisation not in ("keras", "shared"):
         raise ValueError(
             f"factorisation must be 'keras' or 'shared', received {factorisation!r}"

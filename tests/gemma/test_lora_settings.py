@@ -28,7 +28,9 @@ def test_patterns_select_projections_in_a_blocks_order(patterns, expected):
     ("arguments", "message"),
     [
         ({"rank": 0}, "rank must be at least 1, received 0"),
-        ({"rank": 2, "alpha": 0}, "alpha must be positive, received 0.0"),
+        ({"rank": 2, "alpha": 0}, "alpha must be positive and finite, received 0.0"),
+        ({"rank": 2, "alpha": float("nan")}, "positive and finite, received nan"),
+        ({"rank": 2, "alpha": float("inf")}, "positive and finite, received inf"),
         (
             {"rank": 2, "factorisation": "joint"},
             "factorisation must be 'keras' or 'shared', received 'joint'",

@@ -132,7 +132,7 @@ def test_a_model_of_something_else_is_refused(arguments, name, value):
 
 
 def test_a_scaling_factor_is_positive(arguments):
-    with pytest.raises(ValueError, match="global_rope_scaling_factor must be positive"):
+    with pytest.raises(ValueError, match="global_rope_scaling_factor must be pos"):
         Gemma3Backbone(**arguments("gemma3", global_rope_scaling_factor=0.0))
 
 
