@@ -1,6 +1,13 @@
 """Gemma as pure functions over weights that are stacked over layers."""
 
-from gemma.stacked.forward import Constraints, Stacked
-from gemma.stacked.tree import StackedVariable, stacked_tree
+from gemma.backend import select_jax
+
+select_jax()
+
+from gemma.stacked.forward import (  # noqa: E402  the backend is chosen first
+    Constraints,
+    Stacked,
+)
+from gemma.stacked.tree import StackedVariable, stacked_tree  # noqa: E402
 
 __all__ = ["Constraints", "Stacked", "StackedVariable", "stacked_tree"]

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 
 def run(code, **environment):
     cleared = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
@@ -15,8 +17,12 @@ def run(code, **environment):
     )
 
 
-def test_jax_is_chosen_where_nothing_was():
-    code = "import gemma.layers, keras; print(keras.config.backend())"
+@pytest.mark.parametrize(
+    "package",
+    ["gemma.layers", "gemma.stacked", "gemma.decoding", "gemma.causal_lm"],
+)
+def test_jax_is_chosen_where_nothing_was(package):
+    code = f"import {package}, keras; print(keras.config.backend())"
     assert run(code).stdout == "jax\n"
 
 
@@ -41,3 +47,6 @@ def test_every_public_name_loads():
     code = "import gemma\nfor name in dir(gemma): print(getattr(gemma, name).__name__)"
     names = run(code).stdout.split()
     assert {"Backbone", "GemmaBackbone", "GemmaCausalLM", "GemmaTokenizer"} < {*names}
+    assert {"Gemma3CausalLM", "Gemma3CausalLMPreprocessor", "Gemma3Tokenizer"} < {
+        *names
+    }
