@@ -6,11 +6,14 @@ import jax
 import numpy as np
 import pytest
 
+from gemma import Backbone
+from gemma.layers.token_embedding import unembed
 from gemma.stacked import Stacked
 from gemma.stacked.cached import decode, places, prefill
 from gemma.stacked.tree import apart_values, stack_values
 
 SAME = 1e-5  # float32 on a CPU, sums in another order
+GOLDEN = 1e-4  # float32 on two frameworks
 LENGTHS = np.array([6, 4, 3])  # of the prompts
 MODELS = [("gemma", 3), ("gemma2", 3), ("gemma3", 8)]
 ids_of_models = [name for name, _ in MODELS]
@@ -62,6 +65,31 @@ def test_steps_equal_the_whole_text_far_beyond_the_window(stacked, texts, values
         stacked, values(stacked.tree), texts, prompt_columns=6, columns=24, steps=18
     )
     np.testing.assert_allclose(found, whole(stacked, texts, 18), atol=SAME, rtol=SAME)
+
+
+@pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3"])
+def test_logits_of_each_step_are_those_of_transformers(name, repository):
+    """24 tokens, twice the window of the golden models or more."""
+    directory = repository / "tests/golden/hf" / name
+    golden = np.load(directory / "golden.npz")
+    stacked = Stacked(Backbone.from_preset(str(directory)))
+    config, weights = stacked.config, stack_values(stacked.tree)
+    window = config.sliding_window_size
+    assert window < 12 or not config.use_sliding_window_attention
+    texts, lengths = golden["input_ids"].astype("int32"), golden["lengths"]
+    found, _ = step_by_step(
+        stacked, weights, texts, prompt_columns=6, columns=24, steps=18
+    )
+    table = weights["token_embedding/embeddings"]
+    logits = np.asarray(unembed(found, table, soft_cap=config.final_logit_soft_cap))
+    for row, prompt in enumerate(LENGTHS):
+        steps = lengths[row] - prompt + 1  # what follows is padding
+        np.testing.assert_allclose(
+            logits[:steps, row],
+            golden["logits"][row, prompt - 1 : lengths[row]],
+            atol=GOLDEN,
+            rtol=GOLDEN,
+        )
 
 
 def test_columns_of_padding_change_nothing(stacked, texts):
