@@ -18,16 +18,24 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+from generation_workload import GenerationWorkload  # noqa: E402
 from workload import Batch, Workload  # noqa: E402
+
+WORKLOADS = {kind.__name__: kind for kind in (Workload, GenerationWorkload)}
 
 
 def measure(
-    subject: str, workload: Workload, *, steps: int, options: dict[str, str]
+    subject: str,
+    workload: Workload | GenerationWorkload,
+    *,
+    steps: int,
+    options: dict[str, str],
 ) -> dict[str, Any]:
     """Import, build, compile and run a subject; return what each took.
 
     A subject is a module with `build(workload, **options)`, which returns a function
-    from a batch to the loss, done when it returns, and with `versions`.
+    from a batch to the loss, or to the number of new tokens, done when it returns;
+    and with `versions`.
     """
     began = time.perf_counter()
     module = importlib.import_module(f"subjects.{subject}")
@@ -36,7 +44,7 @@ def measure(
     built = time.perf_counter()
     bytes_built = peak_bytes()
     batches = workload.batches()
-    first_loss, first_seconds = _timed(step, next(batches))
+    first_loss, first_seconds, _ = _timed(step, next(batches))
     first_step_at = time.time()
     rest = [_timed(step, next(batches)) for _ in range(steps)]
     return {
@@ -45,17 +53,21 @@ def measure(
         "build_seconds": built - imported,
         "first_step_at": first_step_at,
         "first_step_seconds": first_seconds,
-        "step_seconds": [seconds for _, seconds in rest],
+        "step_seconds": [seconds for _, seconds, _ in rest],
+        "step_processor_seconds": [busy for _, _, busy in rest],
         "built_peak_bytes": bytes_built,
         "peak_bytes": peak_bytes(),
-        "losses": [first_loss, *(loss for loss, _ in rest)],
+        "losses": [first_loss, *(loss for loss, *_ in rest)],
     }
 
 
-def _timed(step: Callable[[Any, Any], float], batch: Batch) -> tuple[float, float]:
-    start = time.perf_counter()
+def _timed(
+    step: Callable[[Any, Any], float], batch: Batch
+) -> tuple[float, float, float]:
+    """Return the loss, and seconds of the clock and of the processor."""
+    start, busy = time.perf_counter(), time.process_time()
     loss = float(step(*batch))
-    return loss, time.perf_counter() - start
+    return loss, time.perf_counter() - start, time.process_time() - busy
 
 
 def peak_bytes() -> int:
@@ -69,10 +81,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("subject")
     parser.add_argument("workload", type=json.loads)
+    parser.add_argument("--kind", choices=WORKLOADS, default=Workload.__name__)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--options", type=json.loads, default={})
     words = parser.parse_args()
-    workload = Workload(**words.workload)
+    workload = WORKLOADS[words.kind](**words.workload)
     result = measure(words.subject, workload, steps=words.steps, options=words.options)
     print(json.dumps(result), flush=True)
 

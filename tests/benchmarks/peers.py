@@ -13,6 +13,7 @@ Nothing else should run meanwhile: two cores busy elsewhere halve every figure.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -27,6 +28,7 @@ REPOSITORY = FOLDER.parents[1]
 sys.path.insert(0, str(FOLDER))
 
 from comparison import markdown_table, ratios, summary, summary_cells  # noqa: E402
+from generation_workload import GenerationWorkload  # noqa: E402
 from machine import OtherWork, machine_facts, sentence  # noqa: E402
 from workload import Workload  # noqa: E402
 
@@ -44,7 +46,7 @@ COLUMNS = ("tokens/s, median", "range", "peak memory", "first step after", "impo
 
 def run_child(
     subject: str,
-    workload: Workload,
+    workload: Workload | GenerationWorkload,
     *,
     python: str,
     steps: int,
@@ -52,7 +54,8 @@ def run_child(
 ) -> dict[str, Any]:
     """Measure one subject once; a subject that cannot run gives `failed`."""
     command = [python, str(FOLDER / "child.py"), subject]
-    command += [json.dumps({"vocabulary_size": workload.vocabulary_size})]
+    command += [json.dumps(dataclasses.asdict(workload))]
+    command += ["--kind", type(workload).__name__]
     command += ["--steps", str(steps), "--options", json.dumps(dict(options))]
     if not pathlib.Path(python).exists():
         return {"failed": "its interpreter is missing; see --python"}

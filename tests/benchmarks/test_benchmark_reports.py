@@ -11,7 +11,9 @@ from gemma.presets import open_preset
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER))
 
+import child  # noqa: E402
 import default_job  # noqa: E402
+import generation  # noqa: E402
 import peers  # noqa: E402
 from comparison import (  # noqa: E402
     markdown_table,
@@ -20,6 +22,7 @@ from comparison import (  # noqa: E402
     summary,
     summary_cells,
 )
+from generation_workload import GenerationWorkload  # noqa: E402
 from subjects.random_preset import random_preset  # noqa: E402
 from timeline import Mark, Watcher, phase_of_line, seconds_by_phase  # noqa: E402
 from workload import Workload  # noqa: E402
@@ -40,6 +43,7 @@ def result(step_seconds, peak_bytes=10**9):
     return {
         "versions": "jax 0",
         "step_seconds": step_seconds,
+        "step_processor_seconds": [2 * seconds for seconds in step_seconds],
         "peak_bytes": peak_bytes,
         "seconds_to_first_step": 3.0,
         "import_seconds": 1.0,
@@ -145,6 +149,37 @@ def test_a_subject_that_cannot_start_is_reported_by_its_last_line():
         options={},
     )
     assert found == {"failed": "ModuleNotFoundError: No module named 'subjects.nobody'"}
+
+
+def test_the_page_of_generation_compares_with_each_peer():
+    measured = {
+        generation.OURS: [result([2.0], peak_bytes=10)],
+        "generate_keras_hub": [result([8.0], peak_bytes=40)],
+        "generate_transformers": [{"failed": "why"}],
+    }
+    page = generation.report(FACTS, GenerationWorkload(), measured)
+    assert "| 512 | 512 to 512 |" in page  # 8 x 128 new tokens in 2 seconds
+    assert "| 4.0 s |" in page
+    assert "| did not run: why |" in page
+    assert "- against KerasHub `Gemma3CausalLM`: 4.00 times the tokens/s, 0.25" in page
+    assert page.count("- against") == 1
+
+
+def test_a_subject_of_generation_counts_what_it_added(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER.parents[1])
+    workload = GenerationWorkload(
+        vocabulary_size=64,
+        num_layers=2,
+        hidden_dim=16,
+        ffw_dim=32,
+        head_dim=8,
+        batch_size=2,
+        prompt_length=5,
+        new_tokens=3,
+    )
+    found = child.measure("generate_ours", workload, steps=1, options={})
+    assert found["losses"] == [6.0, 6.0]  # 2 x 3 new tokens, the first call and one
+    assert len(found["step_seconds"]) == 1
 
 
 def test_time_between_two_marks_belongs_to_the_later_one():
