@@ -1,6 +1,6 @@
 """The small JSON file beside an adapter: rank, alpha, targets, form, base, hashes.
 
-Turns what KerasHub's file has no place for into `adapter.json` and back, each value
+Turns what KerasHub's file, or PEFT's, has no place for into JSON and back, each value
 checked. It refuses to know arrays: one hash ties it to the bytes of one file, another
 to the base (`gemma.adapters.base` says what is hashed).
 """

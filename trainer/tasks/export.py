@@ -37,7 +37,7 @@ _FILES = {
         "special_tokens_map.json",
         "model*.safetensors*",
     ),
-    "peft": ("adapter_config.json", "adapter_model.safetensors", "adapter.json"),
+    "peft": ("adapter_config.json", "adapter_model.safetensors*"),
 }
 """Names that an export of each form may have left in a run's own directory."""
 

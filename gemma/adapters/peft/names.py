@@ -18,7 +18,8 @@ from gemma.config import GemmaConfig
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-SIDECAR_FILE = "adapter.json"
+SIDECAR_FILE = f"{WEIGHTS_FILE}.json"
+"""Not `adapter.json`, which is the sidecar of an `adapter.lora.h5` beside it."""
 
 MODULES = {
     "query": "self_attn.q_proj",

@@ -108,6 +108,17 @@ def test_an_adapter_names_the_preset_it_was_trained_on(tmp_path, repository):
     assert f'"base_hash": "{backbone.base_hash()}"' in text
 
 
+def test_both_forms_of_an_adapter_lie_in_one_directory(build, tmp_path):
+    backbone = build("gemma2", 1, fresh=True)
+    backbone.enable_lora(2, alpha=6.0)
+    path = str(tmp_path / "adapter.lora.h5")
+    backbone.save_lora_weights(path)
+    backbone.save_peft_adapter(str(tmp_path))
+    backbone.load_lora_weights(path)
+    backbone.save_lora_weights(path)
+    backbone.load_peft_adapter(str(tmp_path))
+
+
 def test_a_quantized_model_has_the_hash_of_its_float_weights(keras_hub_golden):
     directory, _ = keras_hub_golden
     backbone = Backbone.from_preset(str(directory), quantize="int8")

@@ -16,6 +16,7 @@ from gemma.presets import PresetFileError, open_preset
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden/keras_hub"
 ROUNDED = 3e-7  # float32, scales multiplied in and summed in another order
 MODULE = "base_model.model.model.layers.{}.{}.lora_{}.weight"
+SIDECAR = "adapter_model.safetensors.json"
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,12 @@ def change(directory, **values):
 
 
 def forget_sidecar(directory):
-    (directory / "adapter.json").unlink()
+    (directory / SIDECAR).unlink()
 
 
 def write_tensors(directory, tensors):
     safetensors.numpy.save_file(tensors, directory / "adapter_model.safetensors")
-    (directory / "adapter.json").unlink(missing_ok=True)
+    (directory / SIDECAR).unlink(missing_ok=True)
 
 
 def deltas(adapter):
@@ -250,7 +251,7 @@ def test_a_sidecar_that_contradicts_the_files_is_refused(write, tmp_path, config
     ):
         read_peft(tmp_path, config)
     write("shared")
-    path = tmp_path / "adapter.json"
+    path = tmp_path / SIDECAR
     text = path.read_text()
     path.write_text(text.replace('"shared"', '"keras"'))
     with pytest.raises(PresetFileError, match="received rank 3 is not 4 blocks of 3"):
@@ -262,13 +263,13 @@ def test_a_sidecar_that_contradicts_the_files_is_refused(write, tmp_path, config
 
 def test_blocks_that_differ_between_heads_are_refused(write, tmp_path, config):
     write("keras", ("query",))
-    side = json.loads((tmp_path / "adapter.json").read_text())
+    side = json.loads((tmp_path / SIDECAR).read_text())
     path = tmp_path / "adapter_model.safetensors"
     tensors = safetensors.numpy.load_file(path)
     next(t for n, t in tensors.items() if "lora_B" in n)[-1, -1] += 1
     safetensors.numpy.save_file(tensors, path)
     side["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (tmp_path / "adapter.json").write_text(json.dumps(side))
+    (tmp_path / SIDECAR).write_text(json.dumps(side))
     with pytest.raises(PresetFileError, match="not one block, 4 times on the diagonal"):
         read_peft(tmp_path, config)
 

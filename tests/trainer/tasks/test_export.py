@@ -45,7 +45,7 @@ def test_a_run_becomes_an_adapter_that_repeats_its_loss(finished, capsys, traine
     target = finished.root / "whole/artifacts/peft"
     loss = evaluated(finished, capsys, f"lora.path={target}")
     assert loss == pytest.approx(trained_loss, rel=SAME_LOSS)
-    (target / "adapter.json").unlink()  # as a stranger's
+    (target / "adapter_model.safetensors.json").unlink()  # as a stranger's
     loss = evaluated(finished, capsys, f"lora.path={target}")
     assert loss == pytest.approx(trained_loss, rel=SAME_LOSS)
 
