@@ -6,9 +6,10 @@ them to Keras. Arrays and data sets of arrays go through as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import keras
 import numpy as np
 
@@ -32,8 +33,10 @@ class TextTraining:
         """Train as `keras.Model.fit`; `x` may be strings, or prompts and responses.
 
         Raises:
-            ValueError: `x` is text, but there is no preprocessor or there are labels.
+            ValueError: `x` is text, but there is no preprocessor or there are labels;
+                or the optimizer could change nothing.
         """
+        _check_optimizer(self.optimizer, self.trainable_variables)
         x, y, sample_weight = self._arrays(x, y, sample_weight)
         if validation_data is not None:
             held_out = validation_data
@@ -80,6 +83,26 @@ class TextTraining:
                 "preset with a tokenizer, or pass arrays"
             )
         return self.preprocessor(x, y, sample_weight)
+
+
+def _check_optimizer(
+    optimizer: keras.Optimizer | None, variables: Iterable[keras.Variable]
+) -> None:
+    """Refuse what trains nothing without a word: Adam on bfloat16 variables.
+
+    Keras 3.15 computes an update in the variable's dtype. Adam's 0.999 is 1 in
+    bfloat16, the factor of its bias correction 0, and so is every update.
+    """
+    beta_2 = getattr(optimizer, "beta_2", None)
+    if beta_2 is None or float(jnp.bfloat16(beta_2)) < 1.0:
+        return
+    found = next((v for v in variables if v.dtype == "bfloat16"), None)
+    if found is not None:
+        raise ValueError(
+            f"{type(optimizer).__name__} cannot train {found.path} in bfloat16, where its "
+            f"beta_2={beta_2} is 1; load the model with dtype='float32', or call "
+            "backbone.enable_lora, whose adapters are float32"
+        )
 
 
 def _is_text(x: Any) -> bool:  # noqa: ANN401

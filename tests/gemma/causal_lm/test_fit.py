@@ -70,6 +70,19 @@ def test_adapters_learn_and_the_base_does_not(directory):
     assert changed == {path for path in before if path.endswith("lora_kernel_b")}
 
 
+def test_adam_in_bfloat16_is_refused_since_it_changes_nothing(directory):
+    model = GemmaCausalLM.from_preset(directory, dtype="bfloat16")
+    model.compile()
+    with pytest.raises(ValueError, match="Adam cannot train .* in bfloat16, where its"):
+        model.fit(TEXTS)
+    model.backbone.enable_lora(2)
+    model.compile("adam")
+    before = [np.asarray(v.value) for v in model.trainable_variables]
+    model.fit(TEXTS, batch_size=4, verbose=0)
+    after = [np.asarray(v.value) for v in model.trainable_variables]
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
 def test_text_without_preprocessor_is_refused(build):
     model = GemmaCausalLM(build(num_layers=1))
     model.compile()
