@@ -1,4 +1,4 @@
-"""A hash that tells one base from another, whatever dtype or form it lies in.
+"""A hash that tells one base from another, in float32 or bfloat16, in any files.
 
 Turns a function that reads parts of variables into one line of text. It reads a few
 thousand numbers, so it costs the same for 2B and 27B, on one chip or on many, and
@@ -31,9 +31,10 @@ def base_hash(config: GemmaConfig, read: Read) -> str:
     SHA-256 over every variable in the order of its path: the path, the shape as in
     `(4, 32, 8)`, and the bytes of the central block, up to 8 entries along every dim
     from (dim - 8) // 2 on, each rounded to bfloat16 (little-endian, last dim fastest).
-    Rounding makes a float32 and a bfloat16 copy of the same weights one base. Every
-    kernel of every layer gives up to 512 entries: two trainings that agree in all of
-    them to 8 bits are not told apart.
+    Rounding makes a float32 and a bfloat16 copy of the same weights one base, but no
+    float16 copy: float16 has fewer exponents than bfloat16, and rounding twice is not
+    rounding once. Every kernel of every layer gives up to 512 entries: two trainings
+    that agree in all of them to 8 bits are not told apart.
 
     Args:
         config: Dimensions of the base.

@@ -123,14 +123,15 @@ class AdapterMethods:
             projection.unmerge(self._unmerged.by_path[projection.path])
         self._unmerged = None
 
-    def base_hash(self) -> str:
+    def base_hash(self) -> str | None:
         """Return the hash of the weights without adapters (`gemma.adapters.base`).
 
-        Of a quantized model it is the hash of the float weights, which its adapters
-        are merged into.
+        Of a quantized model it is the hash of the float weights that were quantized,
+        which its adapters are merged into; None where those had no values. In float16
+        a base has another hash than in float32 and bfloat16: adapters know none there.
         """
         if self.quantization is not None:
-            return base_hash(self.gemma_config, self._float_base().read)
+            return self.float_hash
         variables = {v.path: v for v in self.weights}
         merged = {} if self._unmerged is None else self._unmerged.by_path
 
@@ -242,9 +243,10 @@ class AdapterMethods:
         }
 
     def _known_base_hash(self) -> str | None:
-        """Return the hash of the base; None where its float weights are gone."""
-        is_gone = self.quantization is not None and self.float_base is None
-        return None if is_gone else self.base_hash()
+        """Return the hash of the base; None in float16, whose numbers have no hash."""
+        is_rounded = self.dtype_policy.variable_dtype == "float16"
+        is_float = self.quantization is None
+        return None if is_float and is_rounded else self.base_hash()
 
     def _factors(self, verb: str) -> dict[str, np.ndarray]:
         """Return the factors by variable path, as they are when not merged."""

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from gemma.adapters import base_hash
 from gemma.backbones.adapter_methods import AdapterMethods
 from gemma.backbones.assembly import DType
 from gemma.backbones.loading import build_empty, load_variables
@@ -133,7 +134,6 @@ class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
                     f"quantize={quantize!r} needs weights, received load_weights=False"
                 )
             backbone = build_quantized(build, quantize)
-            backbone.float_base = FloatBase(opened)
         else:
             backbone = build_empty(build) if load_weights else build()
         if load_weights:
@@ -171,10 +171,11 @@ class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
             preset.config.parameter_shapes(),
             self.gemma_config.parameter_shapes(),
         )
-        source = preset.weights()
-        if self.quantization is not None:
-            source = QuantizedWeights(source, self.quantization)
-        with source as weights:
+        with preset.weights() as weights:
+            if self.quantization is not None:
+                self.float_hash = base_hash(self.gemma_config, weights.read)
+                self.float_base = FloatBase(preset, expected_hash=self.float_hash)
+                weights = QuantizedWeights(weights, self.quantization)
             load_variables(self._weight_variables(), weights)
 
     def save_to_preset(self, preset_dir: str, max_shard_size: float = 10) -> None:

@@ -12,12 +12,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from gemma.abstract import build_abstract
+from gemma.abstract import build_abstract, is_abstract
+from gemma.adapters import base_hash
 from gemma.layers.decoder_block import GemmaDecoderBlock
 from gemma.layers.projection import Projection, merge_adapter
 from gemma.layers.token_embedding import ReversibleEmbedding
 from gemma.lora import LoraSettings
-from gemma.presets import Preset
+from gemma.presets import Preset, PresetFileError
 from gemma.presets.source import Index, WeightSource
 from gemma.quantized.grid import Quantization, check_quantization
 
@@ -30,6 +31,8 @@ class QuantizedMethods:
     Attributes:
         quantization: `int8` or `int4`; None while the weights are floats.
         float_base: The float weights that were quantized while they were loaded.
+        float_hash: Of the float weights that were quantized, kept since they may be
+            gone or change on disk; None where they had no values, or no hash.
     """
 
     blocks: list[GemmaDecoderBlock]
@@ -37,6 +40,7 @@ class QuantizedMethods:
     lora: LoraSettings | None
     quantization: Quantization | None = None
     float_base: FloatBase | None = None
+    float_hash: str | None = None
 
     def quantize(self, mode: Quantization, config: object = None) -> None:
         """Put integers and scales in place of every kernel and of the embedding.
@@ -58,6 +62,8 @@ class QuantizedMethods:
                 f"only a float model without adapters can be quantized, received one "
                 f"with {have}; quantize first, then call enable_lora"
             )
+        if not is_abstract(self.weights):
+            self.float_hash = self._known_base_hash()
         self.token_embedding.quantize_embeddings(mode)
         for block in self.blocks:
             for projection in block.projections().values():
@@ -106,17 +112,38 @@ class FloatBase:
     """The float weights of a preset, read again one tensor at a time.
 
     A plain object, which Keras does not track; its files are opened on first use.
+
+    Args:
+        preset: Has the weights.
+        expected_hash: Of the weights that were quantized; None reads any others too.
     """
 
-    def __init__(self, preset: Preset) -> None:
-        self._preset = preset
+    def __init__(self, preset: Preset, *, expected_hash: str | None) -> None:
+        self._preset, self._expected_hash = preset, expected_hash
         self._source: WeightSource | None = None
 
     def read(self, path: str, index: Index | None = None) -> np.ndarray:
-        """Return a weight or a part of it, in the dtype of its file."""
+        """Return a weight or a part of it, in the dtype of its file.
+
+        Raises:
+            PresetFileError: The preset has other weights now.
+        """
         if self._source is None:
-            self._source = self._preset.weights()
+            self._source = self._open()
         return self._source.read(path, index)
+
+    def _open(self) -> WeightSource:
+        source = self._preset.weights()
+        found = base_hash(self._preset.config, source.read)
+        if self._expected_hash not in (None, found):
+            source.close()
+            raise PresetFileError(
+                self._preset.name,
+                expected=f"the weights that were quantized ({self._expected_hash})",
+                received=f"others ({found})",
+                fix="put them back, or build the model again from what is there now",
+            )
+        return source
 
 
 def build_quantized(build: Callable[[], Model], mode: Quantization) -> Model:

@@ -148,7 +148,7 @@ def _reader(
     if model.quantization is None:
         places = _places(model)
         return lambda path: np.asarray(merged(model, arrays, *places[path]))
-    base, factors = FloatBase(model.preset), _factors(model, arrays)
+    base, factors = FloatBase(model.preset, expected_hash=None), _factors(model, arrays)
 
     def read(path: str) -> np.ndarray:
         value, layer = base.read(path), path.removesuffix("/kernel")

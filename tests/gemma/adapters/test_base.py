@@ -125,13 +125,33 @@ def test_a_quantized_model_has_the_hash_of_its_float_weights(keras_hub_golden):
     assert backbone.base_hash() == hash_of_files(directory)
 
 
-def test_without_float_weights_adapters_are_saved_and_loaded_without_a_hash(
-    build, tmp_path
-):
+def test_a_model_quantized_in_memory_knows_what_it_was(build, tmp_path):
     backbone = build("gemma2", 1, fresh=True)
+    expected = backbone.base_hash()
     backbone.quantize("int8")
+    assert backbone.base_hash() == expected
     backbone.enable_lora(2)
     path = str(tmp_path / "adapter.lora.h5")
+    backbone.save_lora_weights(path)
+    backbone.load_lora_weights(path)
+    other = build("gemma2", 1, fresh=True)
+    embeddings = other.token_embedding.embeddings
+    embeddings.assign(-embeddings.value)
+    other.quantize("int8")
+    with pytest.raises(PresetFileError, match="the base it was trained on"):
+        other.load_lora_weights(path)
+
+
+def test_adapters_of_a_float16_model_are_saved_and_loaded_without_a_hash(
+    build, tmp_path
+):
+    trained = build("gemma2", 1, fresh=True)
+    trained.enable_lora(2)
+    path = str(tmp_path / "adapter.lora.h5")
+    trained.save_lora_weights(path)
+    backbone = build("gemma2", 1, fresh=True, dtype="float16")
+    assert backbone.base_hash() != trained.base_hash()  # rounded to other numbers
+    backbone.load_lora_weights(path)
     backbone.save_lora_weights(path)
     assert '"base_hash": null' in (tmp_path / "adapter.json").read_text()
     backbone.load_lora_weights(path)

@@ -8,7 +8,7 @@ import pytest
 from gemma import Backbone, GemmaBackbone, GemmaCausalLM
 from gemma.decoding import Decoder
 from gemma.layers.token_embedding import unembed
-from gemma.presets import open_preset
+from gemma.presets import PresetFileError, open_preset
 from gemma.stacked import Stacked
 from gemma.stacked.tree import stack_values
 
@@ -163,6 +163,22 @@ def test_float_weights_of_a_model_quantized_in_memory_are_gone(mode, tmp_path):
     backbone.quantize(mode)
     with pytest.raises(ValueError, match="float weights of this quantized model are"):
         backbone.save_to_preset(tmp_path)
+
+
+def test_a_preset_that_changed_is_not_taken_for_what_was_quantized(
+    mode, plain, tmp_path
+):
+    preset = str(tmp_path / "preset")
+    plain.save_to_preset(preset)
+    quantized = Backbone.from_preset(preset, quantize=mode)
+    expected = quantized.base_hash()
+    changed = Backbone.from_preset(preset)
+    changed.token_embedding.embeddings.assign(-changed.token_embedding.embeddings.value)
+    changed.save_to_preset(preset)
+    assert quantized.base_hash() == expected
+    message = rf"weights that were quantized \({expected}\), received others \(cen"
+    with pytest.raises(PresetFileError, match=message):
+        quantized.merged_array("token_embedding/embeddings")
 
 
 def test_only_a_float_model_without_adapters_is_quantized():
