@@ -16,16 +16,18 @@ from etils import epath
 
 from gemma.config import GemmaConfig
 from gemma.presets import hf_json
+from gemma.presets.directory import (
+    GENERATION_FILE,
+    HF_TOKENIZER_FILE,
+    TOKENIZER_CONFIG_FILE,
+    replaced_preset,
+)
 from gemma.presets.hf_weights import hf_name, hf_shape, to_hf
 from gemma.presets.keras_config import CONFIG_FILE
 from gemma.presets.safetensors_writing import write_safetensors
 from gemma.presets.shards import DTYPES, Arrays
-from gemma.presets.writing import MAX_SHARD_BYTES, remove_preset
+from gemma.presets.writing import MAX_SHARD_BYTES
 from gemma.tokenizers import GemmaTokenizer
-
-GENERATION_FILE = "generation_config.json"
-TOKENIZER_FILE = "tokenizer.model"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
 _PUBLISHED_IDS = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
 """Of every published Gemma, where there is no vocabulary to ask."""
@@ -40,7 +42,7 @@ def write_hf(
     vocabulary: bytes | None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write a directory that transformers loads; `config.json` comes last.
+    """Write what transformers loads; an older preset is replaced once it is whole.
 
     Args:
         directory: Local or remote; files of an older preset in it are replaced,
@@ -62,9 +64,6 @@ def write_hf(
     tokenizer = None if vocabulary is None else GemmaTokenizer(vocabulary)
     ids = _special_ids(tokenizer)
     described = hf_json.model_config(config, dtype, ids)
-    target = epath.Path(directory)
-    target.mkdir(parents=True, exist_ok=True)
-    remove_preset(target)
     shapes = config.parameter_shapes()
     paths = {f"model.{hf_name(path, config)}": path for path in shapes}
 
@@ -72,19 +71,20 @@ def write_hf(
         path = paths[name]
         return to_hf(path, np.asarray(arrays(path)))
 
-    write_safetensors(
-        target,
-        {name: hf_shape(path, shapes[path]) for name, path in paths.items()},
-        dtype=dtype,
-        arrays=tensor,
-        max_shard_bytes=max_shard_bytes,
-    )
-    if tokenizer is not None:
-        (target / TOKENIZER_FILE).write_bytes(tokenizer.proto)
-        _write_json(target / TOKENIZER_CONFIG_FILE, hf_json.tokenizer_config())
-    end_of_turn = tokenizer and tokenizer.end_of_turn_id
-    _write_json(target / GENERATION_FILE, hf_json.generation_config(ids, end_of_turn))
-    _write_json(target / CONFIG_FILE, described)
+    with replaced_preset(directory) as target:
+        write_safetensors(
+            target,
+            {name: hf_shape(path, shapes[path]) for name, path in paths.items()},
+            dtype=dtype,
+            arrays=tensor,
+            max_shard_bytes=max_shard_bytes,
+        )
+        if tokenizer is not None:
+            (target / HF_TOKENIZER_FILE).write_bytes(tokenizer.proto)
+            _write_json(target / TOKENIZER_CONFIG_FILE, hf_json.tokenizer_config())
+        turn = tokenizer and tokenizer.end_of_turn_id
+        _write_json(target / GENERATION_FILE, hf_json.generation_config(ids, turn))
+        _write_json(target / CONFIG_FILE, described)
 
 
 def _special_ids(tokenizer: GemmaTokenizer | None) -> dict[str, int]:

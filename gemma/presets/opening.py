@@ -16,6 +16,7 @@ from etils import epath
 
 from gemma.config import Architecture, GemmaConfig
 from gemma.presets import handles
+from gemma.presets.directory import HF_TOKENIZER_FILE, Form
 from gemma.presets.errors import PresetFileError
 from gemma.presets.hf_config import read_hf_config
 from gemma.presets.hf_weights import open_hf_weights
@@ -32,8 +33,6 @@ from gemma.presets.table import BUILT_IN, BuiltIn
 from gemma.presets.vocabulary import read_vocabulary
 
 PACKAGE_DIRECTORY = pathlib.Path(__file__).parent
-
-_HF_VOCABULARY_FILE = "tokenizer.model"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ class Preset:
     def vocabulary(self) -> bytes | None:
         """Return the SentencePiece model, None where the directory has none."""
         preset = self if self._has_vocabulary() else self.downloaded()
-        name = _HF_VOCABULARY_FILE if preset.form == "hf" else VOCABULARY_FILE
+        name = HF_TOKENIZER_FILE if preset.form == "hf" else VOCABULARY_FILE
         return read_vocabulary(preset.directory, name, preset.config.vocabulary_size)
 
     def downloaded(self) -> Preset:
@@ -140,7 +139,7 @@ def open_directory(directory: epath.Path, *, name: str | None = None) -> Preset:
     values = read_json(inside(directory, CONFIG_FILE))
     if "class_name" in values:
         config, dtype = read_config(path, values)
-        form: Literal["keras", "hf"] = "keras"
+        form: Form = "keras"
         sequence_length = read_sequence_length(directory)
     elif "model_type" in values:
         config, dtype = read_hf_config(path, values)

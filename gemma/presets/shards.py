@@ -61,7 +61,7 @@ def write_weights(
                 write(file, path)
         return
     weight_map = {}
-    shards = split_sizes({path: sizes[path] for path in order}, max_shard_bytes)
+    shards = list(split_sizes({path: sizes[path] for path in order}, max_shard_bytes))
     for number, paths in enumerate(shards):
         shard = f"model_{number:05}.weights.h5"
         with h5py.File(folder / shard, "w") as file:

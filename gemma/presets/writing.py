@@ -22,40 +22,23 @@ from etils import epath
 
 from gemma.config import Architecture, GemmaConfig
 from gemma.presets import keras_json
+from gemma.presets.directory import (
+    METADATA_FILE,
+    TASK_FILE,
+    TOKENIZER_FILE,
+    replaced_preset,
+)
 from gemma.presets.keras_config import CONFIG_FILE, PREPROCESSOR_FILE, VOCABULARY_FILE
-from gemma.presets.keras_weights import SHARDED_WEIGHTS_FILE, WEIGHTS_FILE
 from gemma.presets.query_scale import fold_query_scale
 from gemma.presets.shards import DTYPES, Arrays, write_weights
 
 KERAS_HUB_VERSION = "0.32.0"
 """Version of KerasHub whose form is written."""
 
-METADATA_FILE = "metadata.json"
-TOKENIZER_FILE = "tokenizer.json"
-TASK_FILE = "task.json"
-
 _TASKS: dict[Architecture, list[str]] = {
     "gemma": ["CausalLM"],
     "gemma3": ["CausalLM", "TextEmbedder"],  # KerasHub has both for its backbone
 }
-
-_FILES = (
-    CONFIG_FILE,
-    METADATA_FILE,
-    TOKENIZER_FILE,
-    PREPROCESSOR_FILE,
-    TASK_FILE,
-    VOCABULARY_FILE,
-    WEIGHTS_FILE,
-    SHARDED_WEIGHTS_FILE,
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "generation_config.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
-"""Files of a preset in either form; those of a model card are left alone."""
 
 MAX_SHARD_BYTES = 10 * 1024**3
 DEFAULT_SEQUENCE_LENGTH = 1024
@@ -71,10 +54,11 @@ def write_preset(
     sequence_length: int = DEFAULT_SEQUENCE_LENGTH,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write a preset; `config.json` comes last: without it a directory is unfinished.
+    """Write a preset; an older one is replaced once the new one is whole.
 
     Args:
-        directory: Local or remote; files of an older preset in it are replaced.
+        directory: Local or remote; files of an older preset in it are replaced, even
+            where `arrays` reads them.
         config: Dimensions; a scale of the query that KerasHub has no name for is
             moved into the weights.
         dtype: `float32` or `bfloat16`; arrays of another dtype are rounded once.
@@ -92,29 +76,15 @@ def write_preset(
             f"dtype must be {' or '.join(sorted(DTYPES))}, received {dtype!r}"
         )
     config, arrays = fold_query_scale(config, arrays)
-    target = epath.Path(directory)
-    target.mkdir(parents=True, exist_ok=True)
-    remove_preset(target)
-    _write_weight_files(target, config, dtype, arrays, max_shard_bytes)
     backbone = keras_json.backbone(config, dtype)
-    if vocabulary is not None:
-        _write_text_files(
-            target, config.architecture, backbone, vocabulary, sequence_length
-        )
-    _write_json(target / METADATA_FILE, _metadata(config))
-    _write_json(target / CONFIG_FILE, backbone)
-
-
-def remove_preset(target: epath.Path) -> None:
-    """Remove the files of an older preset of either form: none shall outlive it.
-
-    `config.json` goes first: without it a directory is unfinished.
-    """
-    for name in _FILES:
-        (target / name).unlink(missing_ok=True)
-    for pattern in ("model_*.weights.h5", "model-*-of-*.safetensors"):
-        for shard in list(target.glob(pattern)):
-            shard.unlink()
+    with replaced_preset(directory) as target:
+        _write_weight_files(target, config, dtype, arrays, max_shard_bytes)
+        if vocabulary is not None:
+            _write_text_files(
+                target, config.architecture, backbone, vocabulary, sequence_length
+            )
+        _write_json(target / METADATA_FILE, _metadata(config))
+        _write_json(target / CONFIG_FILE, backbone)
 
 
 def _write_weight_files(

@@ -119,18 +119,6 @@ def test_a_shorter_preset_leaves_nothing_of_the_older_one(tmp_path):
     assert files(tmp_path) == {"config.json", "metadata.json", "model.weights.h5"}
 
 
-def test_interrupted_writing_leaves_a_directory_that_is_refused(tmp_path):
-    copy("gemma", tmp_path)
-
-    def interrupted(path):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_tiny(tmp_path, arrays=interrupted)
-    with pytest.raises(ValueError, match="expected a file of JSON"):
-        open_preset(str(tmp_path))
-
-
 def test_what_does_not_fit_the_config_is_named(tmp_path):
     with pytest.raises(ValueError, match="dtype must be bfloat16 or float32"):
         write_tiny(tmp_path, dtype="float16")
