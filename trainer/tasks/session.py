@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from gemma.adapters import Adapter
+from gemma.lora import LoraSettings
 from gemma.presets import Preset, PresetFileError, open_preset
 from gemma.tokenizers import GemmaTokenizer
 from trainer.config.errors import PresetError
@@ -36,7 +37,7 @@ class Session:
     choice: MeshChoice
     mesh: Mesh
     model: Model
-    adapter: Adapter | None
+    adapter: Adapter | None  # to start from
     tokenizer: GemmaTokenizer
 
     @property
@@ -55,15 +56,21 @@ class Session:
         )
 
 
-def build_session(config: RunConfig) -> Session:
+def build_session(config: RunConfig, *, saved: LoraSettings | None = None) -> Session:
     """Open the preset, choose the mesh and build the model without arrays.
+
+    Args:
+        config: What to build.
+        saved: Settings of adapters that are restored; their `lora.path` is not read.
 
     Raises:
         PresetError: The preset cannot be opened, or has no tokenizer.
         ConfigError: The mesh or the adapters are impossible.
     """
     preset = _open(config.preset.name)
-    lora, adapter = adapter_settings(config.lora, preset)
+    lora, adapter = saved, None
+    if saved is None:
+        lora, adapter = adapter_settings(config.lora, preset)
     devices = jax.devices()
     config = _with_dtype(config, devices[0].platform)
     quantize = config.preset.quantize

@@ -15,6 +15,7 @@ from trainer.config.errors import ConfigError
 from trainer.config.schema import DataConfig, LoraConfig, RunConfig
 from trainer.model.assemble import initial_arrays
 from trainer.model.state import Arrays
+from trainer.tasks.run_adapters import saved_settings
 from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.session import Session, build_session
 from trainer.tasks.state import build_optimizer, restore_state, shapes_of_state
@@ -59,7 +60,7 @@ def _open_run(config: RunConfig, directory: RunDirectory) -> Subject:
         seed=stored.seed,
         data=_overlaid(stored.data, config.data),
     )
-    session = build_session(config)
+    session = build_session(config, saved=saved_settings(directory))
     arrays = _base(session, only_frozen=True)
     with Store(directory.checkpoints, keep_last=1, read_only=True) as store:
         step = store.best() if config.artifacts.source == "best" else store.latest()

@@ -23,6 +23,7 @@ from trainer.model.state import Arrays
 from trainer.tasks.console import Bar, Screen
 from trainer.tasks.evaluator import Evaluator
 from trainer.tasks.introduce import introduce
+from trainer.tasks.run_adapters import keep_settings, saved_settings
 from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.samples import Samples, samples_so_far
 from trainer.tasks.session import Session, build_session
@@ -61,13 +62,15 @@ def run_training(
         if finished and finished["step"] >= config.trainer.num_train_steps:
             screen.facts(f"{directory.path} is finished", finished)
             return 0
-        session = build_session(config)
+        session = build_session(config, saved=saved_settings(directory))
         data = session.open_data()
         with directory.locked():
             changes = directory.admit(config)
             run = Run(session, data, directory, screen, stop, finish)
             directory.forget_done()
             directory.write_config(config)
+            if config.lora.path is not None:
+                keep_settings(directory, session.model.lora)
             if changes and changes.allowed:
                 run.tracker.event("changed", {"keys": changes.allowed})
             return run.go()
