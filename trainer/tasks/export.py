@@ -7,6 +7,7 @@ is written.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from fnmatch import fnmatch
 
@@ -55,12 +56,16 @@ def run_export(
     Raises:
         ConfigError: There is no place to write to, something else lies there, or
             `peft` is asked of a model without adapter.
+        DirectoryInUseError: The place is a run's own, and a process is at work there.
     """
     directory = RunDirectory(config)
-    target = _target(config, directory)
+    _target(config, directory)
     _check_adapter(config, directory)
     subject = open_subject(config)
-    write(subject, target)
+    is_own = config.export.path is None
+    with directory.locked() if is_own else contextlib.nullcontext():
+        target = _target(config, directory)  # again: nobody else writes there now
+        write(subject, target)
     screen.facts(
         f"exported {subject.origin}",
         {

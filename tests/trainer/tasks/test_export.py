@@ -7,7 +7,9 @@ import pytest
 
 from gemma.adapters import read_peft
 from gemma.presets import open_preset
-from trainer.config.errors import ConfigError
+from trainer.__main__ import compose
+from trainer.config.errors import ConfigError, DirectoryInUseError
+from trainer.tasks.run_directory import RunDirectory
 
 SAME_LOSS = 1e-5  # float32 sums of a merged and an unmerged kernel
 
@@ -91,6 +93,17 @@ def test_what_lies_somewhere_is_never_overwritten(finished, tmp_path):
     shutil.copy(tmp_path / "thesis.tex", own)
     with pytest.raises(ConfigError, match="nothing but hf files"):
         finished.here("task=export", "run.name=whole", "export.format=hf")
+
+
+def test_a_runs_own_place_is_written_by_one_process_at_a_time(finished, tmp_path):
+    words = ("task=export", "run.name=whole", "export.format=peft")
+    config = compose(finished.overrides("run.name=whole"))
+    with RunDirectory(config).locked():
+        with pytest.raises(DirectoryInUseError, match="no other run is at work"):
+            finished.here(*words)
+        assert finished.here(*words, f"export.path={tmp_path}") == 0
+    assert finished.here(*words) == 0
+    assert not (finished.root / "whole/LOCK").exists()
 
 
 def test_without_a_run_there_must_be_a_path(runs):
