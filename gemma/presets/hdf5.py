@@ -20,7 +20,10 @@ from gemma.presets.mapping import MappedFile
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_EXPANSION = 1000
-"""A compressed dataset may declare this many times the bytes that are stored."""
+"""A compressed dataset may declare this many times the bytes that are stored,"""
+_MAX_FILE_EXPANSION = 10
+_FREE_BYTES = 64 << 20
+"""and all of a file this many bytes and times its size: zeros are few in weights."""
 _MAX_DEPTH = 16
 
 _FETCH = "fetch the file again from where it was published"
@@ -74,7 +77,11 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     Raises:
         PresetFileError: The file holds something that is no plain dataset.
     """
-    return dict(_walk(file, file, "", {_address(file)}, 0))
+    found = dict(_walk(file, file, "", {_address(file)}, 0))
+    declared, size = sum(map(_declared, found.values())), file.id.get_filesize()
+    if declared > _FREE_BYTES + _MAX_FILE_EXPANSION * size:
+        _refuse(file, "all datasets", f"{declared} bytes declared in {size}")
+    return found
 
 
 def native_dtype(dataset: h5py.Dataset) -> np.dtype:
@@ -85,7 +92,7 @@ def native_dtype(dataset: h5py.Dataset) -> np.dtype:
     """
     if dataset.attrs.get("dtype") == "bfloat16" and dataset.dtype.itemsize == 2:
         return np.dtype(ml_dtypes.bfloat16)
-    if dataset.dtype.kind not in "fiu":
+    if dataset.dtype.kind != "f":
         raise PresetFileError(
             f"{dataset.file.filename}, {dataset.name}",
             expected="floating point numbers",
@@ -171,10 +178,20 @@ def _check_dataset(file: h5py.File, name: str, dataset: h5py.Dataset) -> None:
         _refuse(file, name, "data in another file")
     if dataset.is_virtual:
         _refuse(file, name, "a virtual dataset")
-    declared = math.prod(dataset.shape or (0,)) * dataset.dtype.itemsize
-    stored = dataset.id.get_storage_size()
+    if dataset.shape is None:
+        _refuse(file, name, "a dataset without a shape")
+    declared, stored = _declared(dataset), dataset.id.get_storage_size()
     if declared > _MAX_EXPANSION * stored:
         _refuse(file, name, f"{declared} bytes declared and {stored} stored")
+
+
+def _declared(dataset: h5py.Dataset) -> int:
+    """Return the bytes that reading fills: at least one chunk, however small the rest.
+
+    Chunks may be larger than the dataset, where it can grow.
+    """
+    sizes = (math.prod(dataset.shape), math.prod(dataset.chunks or (0,)))
+    return max(sizes) * dataset.dtype.itemsize
 
 
 def _refuse(file: h5py.File, name: str, received: str) -> None:
