@@ -128,28 +128,33 @@ def read_lora(path: os.PathLike[str] | str, config: GemmaConfig) -> Adapter:
         ValueError: The name does not end in `.lora.h5`.
     """
     path = checked_path(path)
-    stored_rank, stored = _read_file(path)
-    sidecar = read_sidecar(sidecar_path(path), path)
-    if sidecar is None:
-        sidecar = Sidecar(
-            rank=stored_rank,
-            alpha=float(stored_rank),
-            targets=_targets_of(path, stored, config),
-            factorisation="keras",
-            base=None,
-            base_hash=None,
+    with contextlib.ExitStack() as cleanup:
+        stored_rank, stored = _open_file(path, cleanup)
+        sidecar = read_sidecar(sidecar_path(path), path)
+        if sidecar is None:
+            sidecar = Sidecar(
+                rank=stored_rank,
+                alpha=float(stored_rank),
+                targets=_targets_of(path, stored, config),
+                factorisation="keras",
+                base=None,
+                base_hash=None,
+            )
+        expected = factors.stored_rank(
+            config,
+            rank=sidecar.rank,
+            targets=sidecar.targets,
+            factorisation=sidecar.factorisation,
         )
-    expected = factors.stored_rank(
-        config,
-        rank=sidecar.rank,
-        targets=sidecar.targets,
-        factorisation=sidecar.factorisation,
-    )
-    if stored_rank != expected:
-        raise PresetFileError(
-            path, expected=f"rank {expected}", received=stored_rank, fix=_FETCH
-        )
-    arrays = _named(path, stored, config, sidecar.targets, stored_rank)
+        if stored_rank != expected:
+            raise PresetFileError(
+                path, expected=f"rank {expected}", received=stored_rank, fix=_FETCH
+            )
+        named = _named(path, stored, config, sidecar.targets, stored_rank)
+        arrays = {
+            name: hdf5.read_dataset(data).astype(np.float32, copy=False)
+            for name, data in named.items()
+        }
     _undo(path, arrays, sidecar)
     return Adapter(
         arrays=arrays,
@@ -217,29 +222,29 @@ def _numbers(config: GemmaConfig, targets: Sequence[str]) -> dict[str, int]:
     }
 
 
-def _read_file(path: epath.Path) -> tuple[int, dict[str, np.ndarray]]:
-    """Return the rank and the factors by `<number>/<factor>`."""
-    with contextlib.ExitStack() as cleanup:
-        local = local_file(path, cleanup)
-        file = cleanup.enter_context(hdf5.open_hdf5(local))
-        found = hdf5.datasets(file)
-        rank = found.pop(_RANK, None)
-        if rank is None or rank.shape != () or rank.dtype.kind not in "iu":
-            raise PresetFileError(
-                path,
-                expected=f"{_RANK} with one integer",
-                received="no such dataset",
-                fix="use a file written by save_lora_weights",
-            )
-        stored = {
-            name.removeprefix("lora/").replace("/vars/", "/"): hdf5.read_dataset(data)
-            for name, data in found.items()
-        }
-        return int(rank[()]), stored
+def _open_file(
+    path: epath.Path, cleanup: contextlib.ExitStack
+) -> tuple[int, dict[str, h5py.Dataset]]:
+    """Return the rank and the factors, unread, by `<number>/<factor>`."""
+    file = cleanup.enter_context(hdf5.open_hdf5(local_file(path, cleanup)))
+    found = hdf5.datasets(file)
+    rank = found.pop(_RANK, None)
+    if rank is None or rank.shape != () or rank.dtype.kind not in "iu":
+        raise PresetFileError(
+            path,
+            expected=f"{_RANK} with one integer",
+            received="no such dataset",
+            fix="use a file written by save_lora_weights",
+        )
+    stored = {
+        name.removeprefix("lora/").replace("/vars/", "/"): data
+        for name, data in found.items()
+    }
+    return int(rank[()]), stored
 
 
 def _targets_of(
-    path: epath.Path, stored: Mapping[str, np.ndarray], config: GemmaConfig
+    path: epath.Path, stored: Mapping[str, h5py.Dataset], config: GemmaConfig
 ) -> tuple[str, ...]:
     """Return the projections that a file without sidecar has factors for."""
     numbers = keras_layout.adapter_indices(config)
@@ -260,11 +265,11 @@ def _targets_of(
 
 def _named(
     path: epath.Path,
-    stored: Mapping[str, np.ndarray],
+    stored: Mapping[str, h5py.Dataset],
     config: GemmaConfig,
     targets: Sequence[str],
     rank: int,
-) -> dict[str, np.ndarray]:
+) -> dict[str, h5py.Dataset]:
     """Name the factors by variable path, proven to be whole, in block order."""
     layers = {str(number): layer for layer, number in _numbers(config, targets).items()}
     named = {}
@@ -275,4 +280,4 @@ def _named(
         config, rank=rank, targets=targets, factorisation="keras"
     )
     check_whole(path, {n: v.shape for n, v in named.items()}, shapes)
-    return {name: named[name].astype(np.float32, copy=False) for name in shapes}
+    return {name: named[name] for name in shapes}
