@@ -183,7 +183,8 @@ class AdapterMethods:
         """Read adapters from PEFT's directory; add them first where there are none.
 
         Adapters that PEFT trained are `shared`, at the largest of their ranks. Those
-        of `save_peft_adapter` come back as they were.
+        of `save_peft_adapter` come back as they were. A dropout does not: it belongs to
+        a training, so call `enable_lora` with one before.
 
         Raises:
             PresetFileError: The files are damaged, belong to another model or other

@@ -28,6 +28,7 @@ _INERT = frozenset(
     (
         "auto_mapping",
         "base_model_name_or_path",
+        "eva_config",  # how A and the ranks were chosen
         "exclude_modules",
         "inference_mode",
         "layers_pattern",

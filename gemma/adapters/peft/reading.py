@@ -27,6 +27,7 @@ from gemma.presets.safetensors_file import open_safetensors
 from gemma.presets.source import check_whole, inside, local_file
 
 _FETCH = "fetch the directory again from where it was published"
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 Pairs = dict[tuple[str, str], factors.Pair]
 """(Our layer, PEFT's module) -> `lora_A` and `lora_B`, float32."""
@@ -172,4 +173,12 @@ def _read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
     """Return the tensors of a safetensors file as float32."""
     with contextlib.ExitStack() as cleanup:
         tensors = open_safetensors(local_file(path, cleanup))
+        for name, values in tensors.items():
+            if values.dtype.name not in _DTYPES:
+                raise PresetFileError(
+                    f"{path}, {name}",
+                    expected=f"factors in {', '.join(_DTYPES)}",
+                    received=values.dtype.name,
+                    fix=MERGE_FIRST,
+                )
         return {name: np.array(values, np.float32) for name, values in tensors.items()}

@@ -63,7 +63,7 @@ def write_peft(
         alpha=settings.alpha,
         rank_pattern=ranks,
         alpha_pattern={m: settings.alpha * r / rank for m, r in ranks.items()},
-        base=base.removeprefix("hf://").partition("@")[0] if base else None,
+        base=_repository(base),
     )
     modules = [names.module_name(name) for name in settings.targets]
     target = epath.Path(directory)
@@ -73,6 +73,13 @@ def write_peft(
     write_sidecar(target / names.SIDECAR_FILE, sidecar, content)
     values = described.to_json(modules, dropout=dropout)
     (target / names.CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _repository(base: str | None) -> str | None:
+    """Return a base's name as PEFT looks for it: a handle without its revision."""
+    if base is None or not base.startswith("hf://"):
+        return base
+    return base.removeprefix("hf://").partition("@")[0]
 
 
 def _tensors(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -93,6 +94,40 @@ def test_without_the_sidecar_the_products_are_the_same(
     assert adapter.rank == (12 if factorisation == "keras" else 3)
     for layer, delta in deltas(adapter).items():
         np.testing.assert_allclose(delta, ours[layer], rtol=ROUNDED, atol=ROUNDED)
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ("hf://me/model@3", "me/model"),
+        ("/models/gemma@home/2b", "/models/gemma@home/2b"),
+        ("kaggle://keras/gemma/keras/gemma_2b_en/2",) * 2,
+        (None, None),
+    ],
+)
+def test_peft_is_told_the_name_of_the_base(write, tmp_path, base, expected):
+    write(base=base)
+    values = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert values["base_model_name_or_path"] == expected
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "float8_e4m3fn"])
+def test_numbers_that_are_no_factors_are_refused(write, tmp_path, config, dtype):
+    write("shared")
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    name = next(iter(tensors))
+    tensors[name] = tensors[name].astype(ml_dtypes.float8_e4m3fn).astype(dtype)
+    write_tensors(tmp_path, tensors)
+    with pytest.raises(PresetFileError, match=f"float64, received {dtype}; merge the"):
+        read_peft(tmp_path, config)
+
+
+def test_an_adapter_that_began_with_eva_is_read(write, tmp_path, config):
+    write("shared")
+    forget_sidecar(tmp_path)
+    change(tmp_path, init_lora_weights="eva", eva_config={"rho": 2.0, "tau": 0.99})
+    assert read_peft(tmp_path, config).rank == 3
 
 
 def test_blocks_are_said_in_the_patterns_of_the_config(write, tmp_path):
