@@ -8,6 +8,7 @@ refuses to know files, devices and how a variable is split.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 
 import ml_dtypes
@@ -23,6 +24,8 @@ EDGE = 8
 
 Read = Callable[[str, tuple[slice, ...]], np.ndarray]
 """Returns the part of a variable that an index names."""
+
+_HASH = re.compile(f"{ALGORITHM}:[0-9a-f]{{64}}")
 
 
 def base_hash(config: GemmaConfig, read: Read) -> str:
@@ -60,7 +63,4 @@ def central_block(shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 def is_base_hash(value: object) -> bool:
     """Return whether a value has the form of a hash of a base."""
-    if not isinstance(value, str):
-        return False
-    algorithm, _, digits = value.partition(":")
-    return algorithm == ALGORITHM and len(digits) == 64 and digits.isalnum()
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
