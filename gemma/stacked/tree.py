@@ -8,7 +8,7 @@ last whole period in `decoder_blocks_rest/...`; the first dim is the layer, unsp
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -114,20 +114,6 @@ def block_variables(
     for variable in block.weights:
         if not _is_random_state(variable):
             yield variable.path.split("/", 1)[1], variable
-
-
-def unstack(
-    tree: dict[str, StackedVariable], read: Callable[[str, int | None], jax.Array]
-) -> Iterator[tuple[str, jax.Array]]:
-    """Yield each variable's path and value, one layer at a time.
-
-    Args:
-        tree: The state tree.
-        read: Returns the array at a stacked path, or its layer at an index.
-    """
-    for path, stacked in tree.items():
-        for index, member in enumerate(stacked.members):
-            yield member.path, read(path, index if stacked.is_stacked else None)
 
 
 def stack_values(tree: dict[str, StackedVariable]) -> dict[str, jax.Array]:
