@@ -130,3 +130,9 @@ def test_fewer_columns_than_the_prompts_are_refused(build, texts):
     stacked = Stacked(build("gemma2", 3))
     with pytest.raises(ValueError, match="at least the prompts' 24, received 8"):
         prefill(stacked, stack_values(stacked.tree), texts, LENGTHS, columns=8)
+
+
+def test_columns_that_the_prompts_do_not_fit_in_are_refused(stacked, texts):
+    weights = stack_values(stacked.tree)
+    with pytest.raises(ValueError, match="at least the prompts' 24, received 23"):
+        prefill(stacked, weights, texts, np.zeros(3, "int32"), columns=23)
