@@ -15,10 +15,10 @@ import h5py
 import ml_dtypes
 import numpy as np
 
+from gemma.presets import signatures
 from gemma.presets.errors import PresetFileError
 from gemma.presets.mapping import MappedFile
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_EXPANSION = 1000
 """A compressed dataset may declare this many times the bytes that are stored,"""
 _MAX_FILE_EXPANSION = 10
@@ -35,40 +35,13 @@ def open_hdf5(path: pathlib.Path) -> h5py.File:
     Raises:
         PresetFileError: The file is missing, empty, cut off or something else.
     """
-    check_signature(path, _SIGNATURE, kind="an HDF5 file")
+    signatures.check_signature(path, signatures.HDF5, kind="an HDF5 file")
     try:
         return h5py.File(path, mode="r")
     except OSError as error:
         raise PresetFileError(
             path, expected="a whole HDF5 file", received=str(error), fix=_FETCH
         ) from error
-
-
-def check_signature(path: pathlib.Path, signature: bytes, *, kind: str) -> None:
-    """Refuse a file that does not begin with `signature`, and say what it is.
-
-    Raises:
-        PresetFileError: Names a Git LFS pointer and a web page for what they are.
-    """
-    if not path.is_file():
-        raise PresetFileError(path, expected=kind, received="no file", fix=_FETCH)
-    with path.open("rb") as file:
-        head = file.read(256)
-    if signature and head.startswith(signature):
-        return
-    text = head.lstrip().lower()
-    if not head:
-        received, fix = "an empty file", _FETCH
-    elif head.startswith(b"version https://git-lfs"):
-        received, fix = "a Git LFS pointer", "run `git lfs pull` in its repository"
-    elif text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        received = "a web page"
-        fix = "log in and accept the licence, then fetch the file again"
-    elif not signature:
-        return
-    else:
-        received, fix = f"a file that begins with {head[:8]!r}", _FETCH
-    raise PresetFileError(path, expected=kind, received=received, fix=fix)
 
 
 def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:

@@ -16,10 +16,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from gemma.presets import hdf5
 from gemma.presets.errors import PresetFileError
 from gemma.presets.json_file import MAX_JSON_BYTES, parse_json
 from gemma.presets.mapping import MappedFile
+from gemma.presets.signatures import check_signature
 
 _DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -33,6 +33,8 @@ _DTYPES = {
 }
 _METADATA = "__metadata__"
 _PREFIX_BYTES = 8
+_MAX_DIMS = 8
+"""The product of a million sizes would take minutes."""
 
 
 def open_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -42,9 +44,9 @@ def open_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         PresetFileError: The file is missing, cut off, something else, or claims
             what its size belies.
     """
-    hdf5.check_signature(path, b"", kind="a safetensors file")
+    check_signature(path, b"", kind="a safetensors file")
     file = MappedFile(path)
-    header, start = _header(file)
+    header, start = read_header(file)
     arrays: dict[str, np.ndarray] = {}
     end = 0
     entries = {name: _entry(path, name, value) for name, value in header.items()}
@@ -59,8 +61,12 @@ def open_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _header(file: MappedFile) -> tuple[dict[str, Any], int]:
-    """Return the entries of the tensors and the byte where the numbers begin."""
+def read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
+    """Return the entries of the tensors and the byte where the numbers begin.
+
+    Raises:
+        PresetFileError: The file has no header, or a longer one than any model needs.
+    """
     kind = "a whole safetensors file"
     if file.size < _PREFIX_BYTES:
         _refuse(file.path, "header", kind, f"{file.size} bytes")
@@ -85,14 +91,18 @@ def _entry(
         _refuse(path, name, "a dtype that numpy has", kind)
     offsets = value.get("data_offsets")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        _refuse(path, name, "a shape and two offsets", f"{shape} and {offsets}")
+        _refuse(path, name, "a shape and two offsets", [shape, offsets])
     return _DTYPES[kind], tuple(shape), (offsets[0], offsets[1])
 
 
 def _are_sizes(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 63
-        for size in value
+    return (
+        isinstance(value, list)
+        and len(value) <= _MAX_DIMS
+        and all(
+            isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 63
+            for size in value
+        )
     )
 
 

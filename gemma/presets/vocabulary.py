@@ -11,8 +11,8 @@ import contextlib
 import sentencepiece
 from etils import epath
 
-from gemma.presets import hdf5
 from gemma.presets.errors import PresetFileError
+from gemma.presets.signatures import check_signature
 from gemma.presets.source import inside, local_file
 
 _MAX_BYTES = 64 << 20
@@ -35,7 +35,7 @@ def read_vocabulary(
     path = directory / name
     with contextlib.ExitStack() as cleanup:
         file = local_file(inside(directory, name), cleanup)
-        hdf5.check_signature(file, b"", kind="a SentencePiece model")
+        check_signature(file, b"", kind="a SentencePiece model")
         if file.stat().st_size > _MAX_BYTES:
             _refuse(path, f"at most {_MAX_BYTES} bytes", file.stat().st_size)
         content = file.read_bytes()

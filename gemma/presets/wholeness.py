@@ -10,9 +10,12 @@ import json
 import os
 import pathlib
 
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_HEAD_BYTES = 512
-_MAX_HEADER_BYTES = 1 << 27
+from gemma.presets.errors import PresetFileError
+from gemma.presets.mapping import MappedFile
+from gemma.presets.safetensors_file import read_header
+from gemma.presets.signatures import HDF5, impostor, read_head
+
+_TAIL_BYTES = 512
 _PARSED_JSON_BYTES = 1 << 22
 """Larger than every configuration and index; a vocabulary's end is looked at only."""
 
@@ -24,17 +27,13 @@ def damage(path: pathlib.Path) -> str | None:
     """
     if not path.is_file():
         return "no file"
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    size = path.stat().st_size
-    if not head:
-        return "an empty file"
-    if head.lstrip()[:64].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page"
+    head, size = read_head(path), path.stat().st_size
+    if flaw := impostor(head):
+        return flaw
     if path.suffix == ".h5":
         return _length_damage(_hdf5_length(head), size, kind="an HDF5 file")
     if path.suffix == ".safetensors":
-        length = _safetensors_length(path, size)
+        length = _safetensors_length(path)
         return _length_damage(length, size, kind="a safetensors file")
     if path.suffix == ".json":
         return _json_damage(path, size)
@@ -54,7 +53,7 @@ def _hdf5_length(head: bytes) -> int | None:
 
     Source: HDF5 File Format Specification, section II.A; with 8-byte offsets.
     """
-    version = head[8] if len(head) >= 64 and head.startswith(_HDF5_SIGNATURE) else -1
+    version = head[8] if len(head) >= 64 and head.startswith(HDF5) else -1
     if version in (0, 1) and head[13] == 8:
         start = 40 + 4 * version  # version 1 has two more numbers and a gap
     elif version in (2, 3) and head[9] == 8:
@@ -64,28 +63,20 @@ def _hdf5_length(head: bytes) -> int | None:
     return int.from_bytes(head[start : start + 8], "little")
 
 
-def _safetensors_length(path: pathlib.Path, size: int) -> int | None:
+def _safetensors_length(path: pathlib.Path) -> int | None:
     """Return the length that the header states: itself and the last tensor's end."""
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-        if not 2 <= header <= min(size - 8, _MAX_HEADER_BYTES):
-            return None
-        try:
-            tensors = json.loads(file.read(header))
-            ends = [
-                tensor["data_offsets"][1]
-                for name, tensor in tensors.items()
-                if name != "__metadata__"
-            ]
-            return 8 + header + max(ends, default=0)
-        except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
-            return None
+    try:
+        tensors, start = read_header(MappedFile(path))
+        ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
+        return start + max(ends, default=0)
+    except (PresetFileError, LookupError, TypeError):
+        return None
 
 
 def _json_damage(path: pathlib.Path, size: int) -> str | None:
     if size > _PARSED_JSON_BYTES:
         with path.open("rb") as file:
-            file.seek(-_HEAD_BYTES, os.SEEK_END)
+            file.seek(-_TAIL_BYTES, os.SEEK_END)
             ends = file.read().rstrip().endswith((b"}", b"]"))
         return None if ends else f"{size:,} bytes of JSON without an end"
     try:

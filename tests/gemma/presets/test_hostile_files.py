@@ -100,7 +100,7 @@ CONFIGS = [
     ("[" * 100_000, "expected JSON, received text that is not"),
     ('{"class_name": "GemmaBackbone", "class_name": "x"}', "class_name occurs twice"),
     ('{"class_name": NaN}', "NaN is no number"),
-    (" " * (17 << 20), "expected JSON of at most 16777216 bytes, received more"),
+    (" " * (9 << 20), "expected JSON of at most 8388608 bytes, received more"),
     ("\x00", "expected JSON, received text that is not"),
 ]
 

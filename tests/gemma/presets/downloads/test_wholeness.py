@@ -41,7 +41,9 @@ def test_every_version_of_hdf5_states_its_length(tmp_path, libver):
     [
         ("a.h5", b"", "an empty file"),
         ("a.h5", LOGIN_PAGE, "a web page"),
-        ("a.h5", b"version https://git-lfs", "23 bytes that are not an HDF5 file"),
+        ("a.h5", b"version https://git-lfs", "a Git LFS pointer"),
+        ("a.json", b"version https://git-lfs", "a Git LFS pointer"),
+        ("a.h5", b"PK\x03\x04", "4 bytes that are not an HDF5 file"),
         ("a.h5", b"\x89HDF\r\n\x1a\n", "8 bytes that are not an HDF5 file"),
         ("a.safetensors", b"12345", "5 bytes that are not a safetensors file"),
         ("a.safetensors", b"\x02" + b"\0" * 7 + b"[]", "10 bytes that are not a"),
