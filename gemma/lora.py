@@ -1,4 +1,4 @@
-"""What a set of adapters is: rank, scale, targets and form, without arrays."""
+"""What a set of adapters is: rank, scale, targets, form and shapes, without arrays."""
 
 from __future__ import annotations
 
@@ -72,6 +72,21 @@ def lora_settings(
         factorisation=factorisation,
         dropout=dropout,
     )
+
+
+def pair_shapes(
+    kernel: tuple[int, ...], rank: int, *, shared: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of A and B for a kernel's shape.
+
+    `shared` is for kernels (heads, hidden, head_dim) of query, key and value. The
+    others, `attention_output` (heads, head_dim, hidden) among them, sum over all
+    their input dims: their A is rank r over all heads by nature.
+    """
+    if shared:
+        heads, hidden, head_dim = kernel
+        return (hidden, rank), (rank, heads, head_dim)
+    return (*kernel[:-1], rank), (rank, kernel[-1])
 
 
 def match_targets(patterns: Iterable[str]) -> tuple[str, ...]:

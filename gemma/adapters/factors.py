@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gemma.config import GemmaConfig
-from gemma.lora import Factorisation
+from gemma.lora import Factorisation, pair_shapes
 
 FACTOR_A = "lora_kernel_a"
 FACTOR_B = "lora_kernel_b"
@@ -36,13 +36,8 @@ def factor_shapes(
         layer, _, variable = path.rpartition("/")
         if variable != "kernel" or layer.rsplit("/", 1)[-1] not in targets:
             continue
-        if is_shared(layer, factorisation):
-            heads, hidden, head_dim = kernel
-            shapes[f"{layer}/{FACTOR_A}"] = (hidden, rank)
-            shapes[f"{layer}/{FACTOR_B}"] = (rank, heads, head_dim)
-        else:
-            shapes[f"{layer}/{FACTOR_A}"] = (*kernel[:-1], rank)
-            shapes[f"{layer}/{FACTOR_B}"] = (rank, kernel[-1])
+        a, b = pair_shapes(kernel, rank, shared=is_shared(layer, factorisation))
+        shapes[f"{layer}/{FACTOR_A}"], shapes[f"{layer}/{FACTOR_B}"] = a, b
     return shapes
 
 

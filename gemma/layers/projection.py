@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from gemma.lora import Factorisation
+from gemma.lora import Factorisation, pair_shapes
 from gemma.quantized.array import frozen_einsum
 from gemma.quantized.grid import Quantization
 from gemma.quantized.variable import QuantizedVariable
@@ -82,7 +82,7 @@ class Projection(keras.layers.EinsumDense):
         if rank < 1:
             raise ValueError(f"rank must be at least 1, received {rank}")
         shared = factorisation == "shared" and self.adds_heads
-        shape_a, shape_b = adapter_shapes(self._kernel_shape, rank, shared=shared)
+        shape_a, shape_b = pair_shapes(self._kernel_shape, rank, shared=shared)
         self._tracker.unlock()
         self.lora_kernel_a = self._add_factor("lora_kernel_a", shape_a, "he_uniform")
         self.lora_kernel_b = self._add_factor("lora_kernel_b", shape_b, "zeros")
@@ -185,21 +185,6 @@ class Projection(keras.layers.EinsumDense):
     def _set_adapter_trainable(self, trainable: bool) -> None:
         self.lora_kernel_a.trainable = trainable
         self.lora_kernel_b.trainable = trainable
-
-
-def adapter_shapes(
-    kernel: tuple[int, ...], rank: int, *, shared: bool
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of A and B for a kernel's shape.
-
-    `shared` is for kernels (heads, hidden, head_dim) of query, key and value. The
-    others, `attention_output` (heads, head_dim, hidden) among them, sum over all
-    their input dims: their A is rank r over all heads by nature.
-    """
-    if shared:
-        heads, hidden, head_dim = kernel
-        return (hidden, rank), (rank, heads, head_dim)
-    return (*kernel[:-1], rank), (rank, kernel[-1])
 
 
 def merge_adapter(

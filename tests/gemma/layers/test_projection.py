@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from gemma.layers.projection import Projection, adapter_shapes
+from gemma.layers.projection import Projection
+from gemma.lora import pair_shapes
 
 SAME = 1e-5  # float32, sums in another order
 
@@ -91,7 +92,7 @@ def test_only_the_adapter_is_trained(projection):
     ],
 )
 def test_shapes_of_the_factors(kernel, shared, expected):
-    assert adapter_shapes(kernel, 2, shared=shared) == expected
+    assert pair_shapes(kernel, 2, shared=shared) == expected
 
 
 def test_a_kernel_that_sums_over_heads_has_one_a_for_all_by_nature(projection):
