@@ -7,15 +7,16 @@ the float weights again where somebody wants them back. It refuses to know the g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+import jax
 import numpy as np
 
 from gemma.abstract import build_abstract, is_abstract
-from gemma.adapters import base_hash
+from gemma.adapters import FACTOR_A, FACTOR_B, base_hash
 from gemma.layers.decoder_block import GemmaDecoderBlock
-from gemma.layers.projection import Projection, merge_adapter
+from gemma.layers.projection import merge_adapter
 from gemma.layers.token_embedding import ReversibleEmbedding
 from gemma.lora import LoraSettings
 from gemma.presets import Preset, PresetFileError
@@ -79,18 +80,8 @@ class QuantizedMethods:
         Raises:
             ValueError: The float weights were in memory only and are gone.
         """
-        value = self._float_base().read(path)
-        projection = self._projection(path)
-        if projection is None or not projection.lora_enabled:
-            return value
-        return np.asarray(
-            merge_adapter(
-                value,
-                projection.lora_kernel_a.value,
-                projection.lora_kernel_b.value,
-                scale=projection.lora_alpha / projection.lora_rank,
-            )
-        )
+        factors = {v.path: v.value for v in self._adapter_variables()}
+        return self._float_base().merged(path, factors, self.lora)
 
     def _float_base(self) -> FloatBase:
         if self.float_base is None:
@@ -99,13 +90,6 @@ class QuantizedMethods:
                 "from_preset(preset, quantize=...), which can read them again"
             )
         return self.float_base
-
-    def _projection(self, path: str) -> Projection | None:
-        for block in self.blocks:
-            for projection in block.projections().values():
-                if path == f"{projection.path}/kernel":
-                    return projection
-        return None
 
 
 class FloatBase:
@@ -131,6 +115,25 @@ class FloatBase:
         if self._source is None:
             self._source = self._open()
         return self._source.read(path, index)
+
+    def merged(
+        self,
+        path: str,
+        factors: Mapping[str, jax.Array | np.ndarray],
+        lora: LoraSettings | None,
+    ) -> np.ndarray:
+        """Return a weight with its adapter merged in float32.
+
+        Args:
+            path: Of the weight.
+            factors: Of all adapters, by path.
+            lora: What the adapters are; None without any.
+        """
+        value, layer = self.read(path), path.removesuffix("/kernel")
+        if lora is None or layer == path or f"{layer}/{FACTOR_A}" not in factors:
+            return value
+        a, b = factors[f"{layer}/{FACTOR_A}"], factors[f"{layer}/{FACTOR_B}"]
+        return np.asarray(merge_adapter(value, a, b, scale=lora.scale))
 
     def _open(self) -> WeightSource:
         source = self._preset.weights()

@@ -149,15 +149,7 @@ def _reader(
         places = _places(model)
         return lambda path: np.asarray(merged(model, arrays, *places[path]))
     base, factors = FloatBase(model.preset, expected_hash=None), _factors(model, arrays)
-
-    def read(path: str) -> np.ndarray:
-        value, layer = base.read(path), path.removesuffix("/kernel")
-        if layer == path or f"{layer}/lora_kernel_a" not in factors:
-            return value
-        a, b = (factors[f"{layer}/lora_kernel_{name}"] for name in "ab")
-        return np.asarray(merge_adapter(value, a, b, scale=model.lora.scale))
-
-    return read
+    return lambda path: base.merged(path, factors, model.lora)
 
 
 def _factors(model: Model, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
