@@ -15,7 +15,7 @@ from gemma.presets.errors import PresetFileError
 from gemma.presets.signatures import check_signature
 from gemma.presets.source import inside, local_file
 
-_MAX_BYTES = 64 << 20
+MAX_VOCABULARY_BYTES = 64 << 20
 """Gemma's own vocabularies have 4 to 5 megabytes."""
 
 _FETCH = "fetch the file again from where it was published"
@@ -36,8 +36,8 @@ def read_vocabulary(
     with contextlib.ExitStack() as cleanup:
         file = local_file(inside(directory, name), cleanup)
         check_signature(file, b"", kind="a SentencePiece model")
-        if file.stat().st_size > _MAX_BYTES:
-            _refuse(path, f"at most {_MAX_BYTES} bytes", file.stat().st_size)
+        if file.stat().st_size > MAX_VOCABULARY_BYTES:
+            _refuse(path, f"at most {MAX_VOCABULARY_BYTES} bytes", file.stat().st_size)
         content = file.read_bytes()
     pieces = _count_pieces(path, content)
     if pieces > vocabulary_size:

@@ -14,8 +14,13 @@ from gemma.presets.errors import PresetFileError
 from gemma.presets.mapping import MappedFile
 from gemma.presets.safetensors_file import read_header
 from gemma.presets.signatures import HDF5, impostor, read_head
+from gemma.presets.vocabulary import MAX_VOCABULARY_BYTES
 
 _TAIL_BYTES = 512
+_LENGTH_DELIMITED = 2
+_MAX_VARINT_BITS = 64
+_SETTINGS = {2, 3}
+"""Fields of a SentencePiece model: of its trainer and its normalizer."""
 _PARSED_JSON_BYTES = 1 << 22
 """Larger than every configuration and index; a vocabulary's end is looked at only."""
 
@@ -23,7 +28,8 @@ _PARSED_JSON_BYTES = 1 << 22
 def damage(path: pathlib.Path) -> str | None:
     """Return what is wrong with a file, None where it is whole.
 
-    An HDF5 or safetensors file states where it ends; JSON ends once.
+    An HDF5 or safetensors file states where it ends; JSON ends once, and a
+    vocabulary with the settings that stand behind its pieces.
     """
     if not path.is_file():
         return "no file"
@@ -35,6 +41,8 @@ def damage(path: pathlib.Path) -> str | None:
     if path.suffix == ".safetensors":
         length = _safetensors_length(path)
         return _length_damage(length, size, kind="a safetensors file")
+    if path.suffix in (".spm", ".model"):
+        return _vocabulary_damage(path, size)
     if path.suffix == ".json":
         return _json_damage(path, size)
     return None
@@ -71,6 +79,40 @@ def _safetensors_length(path: pathlib.Path) -> int | None:
         return start + max(ends, default=0)
     except (PresetFileError, LookupError, TypeError):
         return None
+
+
+def _vocabulary_damage(path: pathlib.Path, size: int) -> str | None:
+    if size <= MAX_VOCABULARY_BYTES and _fields(path.read_bytes()) >= _SETTINGS:
+        return None
+    return f"{size:,} bytes that are not a whole SentencePiece model"
+
+
+def _fields(content: bytes) -> set[int]:
+    """Return the numbers of a protocol buffer's fields; none where it is cut.
+
+    Source: protobuf.dev/programming-guides/encoding; all are length-delimited here.
+    """
+    found, place = set(), 0
+    try:
+        while place < len(content):
+            key, place = _varint(content, place)
+            length, place = _varint(content, place)
+            found.add(key >> 3)
+            place += length
+            if key & 7 != _LENGTH_DELIMITED:
+                return set()
+    except IndexError:
+        return set()
+    return found if place == len(content) else set()
+
+
+def _varint(content: bytes, place: int) -> tuple[int, int]:
+    """Return the number that begins at `place`, and where it ends."""
+    value = shift = 0
+    while content[place] & 0x80 and shift < _MAX_VARINT_BITS:
+        value |= (content[place] & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+    return value | content[place] << shift, place + 1
 
 
 def _json_damage(path: pathlib.Path, size: int) -> str | None:

@@ -113,6 +113,21 @@ def test_a_lie_that_stays_is_refused_until_it_ends(
     assert client.open(handle(name))["arrays"] == digest(KERAS)
 
 
+@pytest.mark.parametrize("fault", ["cut", "short", "unsized", "page"])
+@pytest.mark.parametrize("file", [VOCABULARY, "preprocessor.json"])
+def test_a_small_file_that_is_not_whole_is_fetched_once_more(
+    client, offline, server, digest, file, fault
+):
+    name, server.hashes = f"{pathlib.PurePath(file).stem}-{fault}", False
+    served(server, name, faults=[fault, fault], file=file)
+    refused = client.open(handle(name))["refused"]
+    assert f"{file}: expected a whole file, received " in refused
+    assert "refused" in offline.open(handle(name))
+    answer = client.open(handle(name))
+    assert answer["arrays"] == digest(KERAS)
+    assert answer["vocabulary"] == (KERAS / VOCABULARY).stat().st_size
+
+
 @pytest.mark.parametrize(
     ("later", "requests", "hashes"),
     [

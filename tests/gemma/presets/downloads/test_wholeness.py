@@ -53,6 +53,10 @@ def test_every_version_of_hdf5_states_its_length(tmp_path, libver):
         ("a.json", b"[" * 100_000, "text that is not JSON ("),
         ("a.json", b'["' + b" " * (5 << 20), "5,242,882 bytes of JSON without an end"),
         ("a.spm", LOGIN_PAGE, "a web page"),
+        ("a.spm", b"\n\x02", "2 bytes that are not a whole SentencePiece model"),
+        ("a.spm", b"\x80" * 1000, "1,000 bytes that are not a whole Sentence"),
+        ("a.spm", b"\x08\x00\x12\x00\x1a\x00", "6 bytes that are not a whole Sent"),
+        ("tokenizer.model", b"version https://git-lfs", "a Git LFS pointer"),
     ],
 )
 def test_the_flaw_is_named(tmp_path, name, content, flaw):
@@ -76,3 +80,21 @@ def test_a_truncated_safetensors_file_is_damaged(tmp_path, length):
     path = tmp_path / "model.safetensors"
     path.write_bytes((HUGGING_FACE / "model.safetensors").read_bytes()[:length])
     assert damage(path).startswith(f"{length:,} bytes ")
+
+
+@pytest.mark.parametrize("name", ["vocabulary.spm", "tokenizer.model"])
+def test_a_truncated_vocabulary_is_damaged(tmp_path, name):
+    content = (KERAS / "assets/tokenizer/vocabulary.spm").read_bytes()
+    path = tmp_path / name
+    for length in (*range(1, 300), len(content) - 20, len(content) - 1):
+        path.write_bytes(content[:length])
+        flaw = f"{length:,} bytes that are not a whole SentencePiece model"
+        assert damage(path) == flaw
+
+
+def test_a_vocabulary_of_a_terabyte_is_not_read(tmp_path):
+    path = tmp_path / "vocabulary.spm"
+    with path.open("wb") as file:
+        file.write(b"\n\x02")
+        file.truncate(1 << 40)  # sparse
+    assert damage(path).endswith("bytes that are not a whole SentencePiece model")
