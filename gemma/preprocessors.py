@@ -56,27 +56,29 @@ class GemmaCausalLMPreprocessor:
         cls,
         preset: str,
         sequence_length: int | None = None,
-        add_start_token: bool = True,
-        add_end_token: bool = True,
+        add_start_token: bool | None = None,
+        add_end_token: bool | None = None,
     ) -> GemmaCausalLMPreprocessor:
         """Build on the tokenizer of a built-in preset, a handle or a directory.
 
         Args:
             preset: Name, handle or directory.
             sequence_length: Length of the arrays; None takes the preset's, else 1024.
-            add_start_token: As in the constructor.
-            add_end_token: As in the constructor.
+            add_start_token: As in the constructor; None takes the preset's.
+            add_end_token: As in the constructor; None takes the preset's.
         """
         from gemma.presets import open_preset
 
         tokenizer = cls.tokenizer_class.from_preset(preset)
-        known = sequence_length or open_preset(preset).sequence_length
-        length = known or DEFAULT_SEQUENCE_LENGTH
+        known = open_preset(preset)
+        start, end = known.add_start_token, known.add_end_token
         return cls(
             tokenizer,
-            sequence_length=length,
-            add_start_token=add_start_token,
-            add_end_token=add_end_token,
+            sequence_length=sequence_length
+            or known.sequence_length
+            or DEFAULT_SEQUENCE_LENGTH,
+            add_start_token=start if add_start_token is None else add_start_token,
+            add_end_token=end if add_end_token is None else add_end_token,
         )
 
     @property

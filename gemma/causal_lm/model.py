@@ -240,6 +240,8 @@ class CausalLM(TextTraining, keras.Model):
             arrays=self._backbone.merged_array,
             vocabulary=preprocessor.tokenizer.proto,
             sequence_length=preprocessor.sequence_length,
+            add_start_token=preprocessor.add_start_token,
+            add_end_token=preprocessor.add_end_token,
             max_shard_bytes=int(max_shard_size * 1024**3),
         )
 

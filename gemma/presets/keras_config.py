@@ -66,14 +66,21 @@ def read_config(path: epath.Path, values: Mapping[str, Any]) -> tuple[GemmaConfi
     return dimensions, _dtype(path, config.get("dtype") or "float32")
 
 
-def read_sequence_length(directory: epath.Path) -> int | None:
-    """Return the preprocessor's sequence length, None where there is none."""
+def read_preprocessor(directory: epath.Path) -> dict[str, Any]:
+    """Return what a preprocessor's file says of sequences, by the names it has there.
+
+    Those of `sequence_length`, `add_start_token` and `add_end_token` that are there.
+    """
     path = directory / PREPROCESSOR_FILE
     if not path.exists():
-        return None
+        return {}
     config = read_json(inside(directory, PREPROCESSOR_FILE)).get("config")
-    length = config.get("sequence_length") if isinstance(config, dict) else None
-    return length if isinstance(length, int) else None
+    if not isinstance(config, dict):
+        return {}
+    return {n: config[n] for n, t in _SEQUENCES.items() if type(config.get(n)) is t}
+
+
+_SEQUENCES = {"sequence_length": int, "add_start_token": bool, "add_end_token": bool}
 
 
 def _dimensions(

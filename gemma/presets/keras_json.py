@@ -9,6 +9,7 @@ Source: files written by KerasHub 0.32.0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gemma.config import TEXT_ONLY, Architecture, Gemma3Config, GemmaConfig
@@ -97,14 +98,19 @@ def tokenizer(architecture: Architecture) -> dict[str, Any]:
     return _object(architecture, "tokenizer", "int32", values)
 
 
-def preprocessor(architecture: Architecture, sequence_length: int) -> dict[str, Any]:
-    """Return the object of `preprocessor.json`."""
+def preprocessor(
+    architecture: Architecture, sequences: Mapping[str, int | bool]
+) -> dict[str, Any]:
+    """Return the object of `preprocessor.json`.
+
+    Args:
+        architecture: Of the model.
+        sequences: `sequence_length`, `add_start_token` and `add_end_token`.
+    """
     values: dict[str, Any] = {
         "tokenizer": tokenizer(architecture),
         "config_file": "preprocessor.json",
-        "sequence_length": sequence_length,
-        "add_start_token": True,
-        "add_end_token": True,
+        **sequences,
     }
     if architecture == "gemma3":
         values |= {"num_vision_tokens_per_image": 256, "max_images_per_prompt": 2}
@@ -112,16 +118,18 @@ def preprocessor(architecture: Architecture, sequence_length: int) -> dict[str, 
 
 
 def task(
-    architecture: Architecture, backbone: dict[str, Any], sequence_length: int
+    architecture: Architecture,
+    backbone: dict[str, Any],
+    sequences: Mapping[str, int | bool],
 ) -> dict[str, Any]:
-    """Return the object of `task.json`."""
+    """Return the object of `task.json`; `sequences` are the preprocessor's."""
     class_name = f"{_CLASSES[architecture]}CausalLM"
     return {
         "module": f"{_MODELS}.{architecture}.{architecture}_causal_lm",
         "class_name": class_name,
         "config": {
             "backbone": backbone,
-            "preprocessor": preprocessor(architecture, sequence_length),
+            "preprocessor": preprocessor(architecture, sequences),
             "name": f"{architecture}_causal_lm",
         },
         "registered_name": f"keras_hub>{class_name}",

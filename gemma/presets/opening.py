@@ -25,7 +25,7 @@ from gemma.presets.keras_config import (
     CONFIG_FILE,
     VOCABULARY_FILE,
     read_config,
-    read_sequence_length,
+    read_preprocessor,
 )
 from gemma.presets.keras_weights import open_keras_weights
 from gemma.presets.source import WeightSource, inside
@@ -50,6 +50,10 @@ class Preset:
     handle: str | None = None
     sequence_length: int | None = None
     """Of the preprocessor in the directory, where there is one."""
+    add_start_token: bool = True
+    """Whether that preprocessor puts BOS before a text."""
+    add_end_token: bool = True
+    """Whether it puts EOS behind a text to train on."""
 
     @property
     def architecture(self) -> Architecture:
@@ -140,10 +144,10 @@ def open_directory(directory: epath.Path, *, name: str | None = None) -> Preset:
     if "class_name" in values:
         config, dtype = read_config(path, values)
         form: Form = "keras"
-        sequence_length = read_sequence_length(directory)
+        sequences = read_preprocessor(directory)
     elif "model_type" in values:
         config, dtype = read_hf_config(path, values)
-        form, sequence_length = "hf", None
+        form, sequences = "hf", {}
     else:
         raise PresetFileError(
             path,
@@ -157,7 +161,7 @@ def open_directory(directory: epath.Path, *, name: str | None = None) -> Preset:
         dtype=dtype,
         form=form,
         directory=directory,
-        sequence_length=sequence_length,
+        **sequences,
     )
 
 

@@ -16,6 +16,7 @@ import pathlib
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -52,6 +53,8 @@ def write_preset(
     arrays: Arrays,
     vocabulary: bytes | None,
     sequence_length: int = DEFAULT_SEQUENCE_LENGTH,
+    add_start_token: bool = True,
+    add_end_token: bool = True,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a preset; an older one is replaced once the new one is whole.
@@ -65,6 +68,8 @@ def write_preset(
         arrays: Called once for every variable path.
         vocabulary: SentencePiece model; None leaves out tokenizer and task.
         sequence_length: Of the preprocessor, in tokens.
+        add_start_token: Whether the preprocessor puts BOS before a text.
+        add_end_token: Whether it puts EOS behind one to train on.
         max_shard_bytes: Weights beyond this size are split over several files.
 
     Raises:
@@ -80,8 +85,13 @@ def write_preset(
     with replaced_preset(directory) as target:
         _write_weight_files(target, config, dtype, arrays, max_shard_bytes)
         if vocabulary is not None:
+            sequences = {
+                "sequence_length": sequence_length,
+                "add_start_token": add_start_token,
+                "add_end_token": add_end_token,
+            }
             _write_text_files(
-                target, config.architecture, backbone, vocabulary, sequence_length
+                target, config.architecture, backbone, vocabulary, sequences
             )
         _write_json(target / METADATA_FILE, _metadata(config))
         _write_json(target / CONFIG_FILE, backbone)
@@ -109,16 +119,16 @@ def _write_text_files(
     architecture: Architecture,
     backbone: dict[str, Any],
     vocabulary: bytes,
-    length: int,
+    sequences: Mapping[str, int | bool],
 ) -> None:
     path = target / VOCABULARY_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(vocabulary)
     _write_json(target / TOKENIZER_FILE, keras_json.tokenizer(architecture))
     _write_json(
-        target / PREPROCESSOR_FILE, keras_json.preprocessor(architecture, length)
+        target / PREPROCESSOR_FILE, keras_json.preprocessor(architecture, sequences)
     )
-    _write_json(target / TASK_FILE, keras_json.task(architecture, backbone, length))
+    _write_json(target / TASK_FILE, keras_json.task(architecture, backbone, sequences))
 
 
 def _metadata(config: GemmaConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from gemma import (
     Gemma3CausalLM,
     Gemma3CausalLMPreprocessor,
     GemmaCausalLM,
+    GemmaCausalLMPreprocessor,
 )
 from gemma.decoding import GREEDY, SAMPLERS, Sampler
 from gemma.presets import PresetFileError
@@ -49,6 +50,22 @@ def test_a_saved_preset_is_the_same_model(model, tmp_path):
     )
     expected = model.generate(PROMPT, max_length=LENGTH, stop_token_ids=None)
     assert again.generate(PROMPT, LENGTH, stop_token_ids=None) == expected
+
+
+def test_a_saved_preset_keeps_which_tokens_are_added(directory, tmp_path):
+    tokens = {"add_start_token": False, "add_end_token": False}
+    source = GemmaCausalLM.from_preset(directory)
+    tokenizer = source.preprocessor.tokenizer
+    preprocessor = GemmaCausalLMPreprocessor(tokenizer, 20, **tokens)
+    GemmaCausalLM(source.backbone, preprocessor).save_to_preset(str(tmp_path))
+    for name in ("preprocessor.json", "task.json"):
+        written = json.loads((tmp_path / name).read_text())["config"]
+        written = written.get("preprocessor", {"config": written})["config"]
+        assert tokens.items() <= written.items()
+    again = GemmaCausalLM.from_preset(str(tmp_path)).preprocessor
+    assert again.get_config() == {"sequence_length": 20, **tokens}
+    asked = GemmaCausalLMPreprocessor.from_preset(str(tmp_path), add_start_token=True)
+    assert (asked.add_start_token, asked.add_end_token) == (True, False)
 
 
 def test_a_model_without_tokenizer_can_be_saved_too(build, tmp_path):
