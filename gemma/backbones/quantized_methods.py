@@ -74,6 +74,20 @@ class QuantizedMethods:
         self.quantization = mode
         self.train_function = self.test_function = self.predict_function = None
 
+    def save_own_variables(self, store: object) -> None:
+        """Save for Keras's own files, `.keras` and `.weights.h5`.
+
+        Raises:
+            ValueError: The model is quantized: those files have no place for it.
+        """
+        if self.quantization is not None:
+            raise ValueError(
+                f"Keras's own files hold no {self.quantization} weights; save the "
+                "adapters by save_lora_weights, or the model with float weights by "
+                "save_to_preset"
+            )
+        super().save_own_variables(store)
+
     def _float_array(self, path: str) -> np.ndarray:
         """Return a float weight of the preset, adapter merged in float32.
 

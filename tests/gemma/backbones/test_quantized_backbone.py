@@ -165,6 +165,14 @@ def test_float_weights_of_a_model_quantized_in_memory_are_gone(mode, tmp_path):
         backbone.save_to_preset(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_keras_own_files_hold_no_quantized_weights(mode, tmp_path, name):
+    for model in (load(mode), GemmaCausalLM.from_preset(NAME, quantize=mode)):
+        save = model.save if name.endswith(".keras") else model.save_weights
+        with pytest.raises(ValueError, match=f"Keras's own files hold no {mode}"):
+            save(str(tmp_path / name))
+
+
 def test_a_preset_that_changed_is_not_taken_for_what_was_quantized(
     mode, plain, tmp_path
 ):
