@@ -13,7 +13,7 @@ import pytest
 from gemma.presets import BUILT_IN
 
 BUILD = """
-import json, math, resource, sys
+import json, math, pathlib, sys
 import keras
 from gemma.abstract import build_abstract
 from gemma.backbones.families import backbone_class
@@ -54,7 +54,8 @@ for name in sys.argv[1:]:
             size = math.prod(part) * {"bfloat16": 2, "float32": 4}[variable.dtype]
             assert size == rows[variable.path].bytes_per_device, variable.path
         checked += 1
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = pathlib.Path("/proc/self/status").read_text()
+peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print(json.dumps({"checked": checked, "bytes": peak}))
 """
 

@@ -33,7 +33,7 @@ def dimensions(keras, **changes):
 
 
 WATCHED = """
-import json, resource, sys
+import json, pathlib, sys
 directory = sys.argv[1]
 from gemma.presets import PresetFileError, open_preset
 import gemma.tokenizers, h5py, encodings.idna
@@ -57,7 +57,8 @@ try:
 except PresetFileError as error:
     message = str(error)
 open("/dev/null").close()  # proves that the hook sees
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+status = pathlib.Path("/proc/self/status").read_text()
+peak = int(status.split("VmHWM:")[1].split()[0])  # ru_maxrss counts the parent's
 print(json.dumps({"message": message, "seen": seen, "peak_mb": peak / 1024}))
 """
 
