@@ -120,6 +120,20 @@ def _step_problems(config: RunConfig) -> Iterator[ConfigError]:
             received=warmup,
             fix=f"schedule.warmup_steps={steps // 10}",
         )
+    fraction = config.schedule.decay_fraction
+    stable = round(steps * (1 - fraction))
+    if (
+        config.schedule.name == "wsd"
+        and 0 <= fraction <= 1
+        and stable < warmup <= steps
+    ):
+        yield ConfigError(
+            key="schedule.warmup_steps",
+            expected=f"at most {stable}, where the decay of schedule=wsd begins "
+            f"(schedule.decay_fraction={fraction:g})",
+            received=warmup,
+            fix=f"schedule.warmup_steps={stable // 10}",
+        )
 
 
 def _data_problems(config: RunConfig) -> Iterator[ConfigError]:

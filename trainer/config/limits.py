@@ -23,8 +23,8 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "data.on_bad_row": ("raise", "skip"),
     "data.on_long_row": ("truncate", "skip", "raise"),
     "lora.factorisation": ("keras", "shared"),
-    "optimizer.name": ("adamw", "sgd"),
-    "schedule.name": ("constant", "linear", "cosine"),
+    "optimizer.name": ("adamw", "adafactor", "lion", "muon", "sgd"),
+    "schedule.name": ("constant", "linear", "cosine", "wsd"),
     "trainer.remat": ("none", "block"),
     "tracker.name": ("jsonl", "wandb"),
     "tracker.mode": ("auto", "online", "offline"),
@@ -79,8 +79,10 @@ _BELOW_ONE = (
     "lora.dropout",
     "optimizer.beta_1",
     "optimizer.beta_2",
+    "optimizer.ema_decay",
     "generate.min_p",
 )
+_FRACTIONS = ("schedule.decay_fraction", "schedule.final_fraction")
 _MAX_SIMULATED = 512
 
 
@@ -101,9 +103,8 @@ def value_problems(config: RunConfig) -> Iterator[ConfigError]:
         yield from _outside(config, key, lambda v: v > 0, "more than 0")
     for key in _BELOW_ONE:
         yield from _outside(config, key, lambda v: 0 <= v < 1, "0 or more, below 1")
-    yield from _outside(
-        config, "schedule.final_fraction", lambda v: 0 <= v <= 1, "from 0 to 1"
-    )
+    for key in _FRACTIONS:
+        yield from _outside(config, key, lambda v: 0 <= v <= 1, "from 0 to 1")
     yield from _outside(
         config, "generate.top_p", lambda v: 0 < v <= 1, "more than 0, at most 1"
     )

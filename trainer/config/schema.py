@@ -115,21 +115,25 @@ class OptimizerConfig:
     """How gradients become updates."""
 
     name: str = "adamw"
-    """`adamw` or `sgd`."""
+    """`adamw`, `adafactor`, `lion`, `muon` or `sgd`, each as Keras has it."""
     learning_rate: float = 3e-3
-    """Peak of the schedule."""
+    """Peak of the schedule; Adafactor takes it relative to a tensor's own size."""
     weight_decay: float = 0.0
     """Decoupled decay per step, relative to the learning rate."""
     beta_1: float = 0.9
-    """Decay of the first moment (AdamW), momentum (SGD)."""
+    """Decay of the first moment (AdamW, Lion), momentum (SGD); of Muon it concerns
+    the tensors that AdamW updates."""
     beta_2: float = 0.999
-    """Decay of the second moment (AdamW)."""
+    """Decay of the second moment (AdamW), of the momentum (Lion)."""
     epsilon: float = 1e-8
     """Added to the root of the second moment (AdamW)."""
     clip_norm: float | None = 1.0
     """Largest global gradient norm; null never clips."""
     decay_embeddings: bool = False
     """Apply weight decay to the embedding too; norms are never decayed."""
+    ema_decay: float | None = None
+    """Keep a moving average of the trained weights with this decay per step; it is
+    what is evaluated and written. null: the weights themselves."""
 
 
 @dataclass(kw_only=True)
@@ -137,9 +141,12 @@ class ScheduleConfig:
     """How the learning rate moves over the run."""
 
     name: str = "constant"
-    """`constant`, `linear` or `cosine`, after the warm-up."""
+    """`constant`, `linear`, `cosine` or `wsd` (stable, then a linear decay), after the
+    warm-up."""
     warmup_steps: int = 0
     """Steps in which the learning rate rises linearly from zero."""
+    decay_fraction: float = 0.2
+    """Last part of the run's steps in which `wsd` decays."""
     final_fraction: float = 0.0
     """Learning rate at the last step as a fraction of the peak."""
 

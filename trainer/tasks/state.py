@@ -26,6 +26,7 @@ def build_optimizer(session: Session) -> StackedOptimizer:
         warmup_steps=config.schedule.warmup_steps,
         num_train_steps=config.trainer.num_train_steps,
         final_fraction=config.schedule.final_fraction,
+        decay_fraction=config.schedule.decay_fraction,
     )
     return StackedOptimizer(
         config.optimizer,

@@ -1,46 +1,36 @@
 """Keras's optimizers on the stacked state tree.
 
 Turns `optimizer.*` into pure functions from gradients and slots to weights and slots,
-slots sharded as their weights. Only optimizers whose update of an element does not
-depend on the other elements of its variable are allowed here: stacking layers would
-change what the others mean.
+slots sharded as their weights. The update of a stack equals the updates that its
+layers would get as variables of their own, whatever the optimizer. It refuses to know
+which class of Keras that is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
-import keras
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
-from trainer.config.errors import ConfigError
 from trainer.config.schema import OptimizerConfig
+from trainer.training.keras_optimizers import LAYERWISE, keras_optimizer
 from trainer.training.schedule import Schedule
+from trainer.training.update_group import (
+    ITERATION,
+    Arrays,
+    BuildAbstract,
+    Slot,
+    Trained,
+    UpdateGroup,
+)
 
-Arrays = dict[str, jax.Array]
-
-
-class Trained(Protocol):
-    """What an optimizer needs to know of an array that it trains."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape, layers first."""
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        """Dtype of the weight and its slots."""
-
-
-BuildAbstract = Callable[[Callable[[], None]], None]
-"""Runs a function so that the Keras variables which it makes stay empty."""
+AVERAGE = "average"
 
 
 class StackedOptimizer:
-    """One Keras optimizer over the trained arrays.
+    """One optimizer over the trained arrays.
 
     Slots are a flat dict: `iteration`, and for every weight `<slot>/<path>`.
     """
@@ -55,83 +45,97 @@ class StackedOptimizer:
         replicated: NamedSharding,
         build_abstract: BuildAbstract,
     ) -> None:
-        self._paths = list(trained)
-        self._keras = _keras_optimizer(config, schedule)
-        self._slots, parents = self._build(trained, build_abstract)
-        self.shardings = {
-            name: shardings[parents[name]] if name in parents else replicated
-            for name in self._slots
-        }
+        self._name, self._paths = config.name, list(trained)
         self._schedule = schedule
+        self._groups = [
+            UpdateGroup(
+                keras_optimizer(config, schedule),
+                arrays,
+                layers=layers,
+                build_abstract=build_abstract,
+            )
+            for layers, arrays in _apart(trained, config.name in LAYERWISE)
+        ]
+        self._ema_decay = config.ema_decay
+        self._slots = {n: s for group in self._groups for n, s in group.slots.items()}
+        if config.ema_decay is not None:
+            for path, array in trained.items():
+                slot = Slot(AVERAGE, path, tuple(array.shape), array.dtype.name)
+                self._slots[f"{AVERAGE}/{path}"] = slot
+        self.shardings = {ITERATION: replicated} | {
+            name: _slot_sharding(slot, shardings[slot.path])
+            for name, slot in self._slots.items()
+        }
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Return shape, dtype and sharding of every slot."""
+        plain = {name: (slot.shape, slot.dtype) for name, slot in self._slots.items()}
         return {
-            name: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=self.shardings[name])
-            for name, v in self._slots.items()
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.shardings[name])
+            for name, (shape, dtype) in {ITERATION: ((), "int32"), **plain}.items()
         }
 
     def initial_slots(self) -> Arrays:
         """Return the slots before the first update, zeros, sharded as their weights."""
         return {
             name: jax.jit(
-                lambda v=variable: jnp.zeros(v.shape, v.dtype),
-                out_shardings=self.shardings[name],
+                lambda s=slot: jnp.zeros(s.shape, s.dtype), out_shardings=slot.sharding
             )()
-            for name, variable in self._slots.items()
+            for name, slot in self.shapes().items()
         }
 
     def apply(
         self, gradients: Arrays, weights: Arrays, slots: Arrays
     ) -> tuple[Arrays, Arrays]:
         """Return the weights and slots after one update; pure."""
-        variables = self._keras.variables
-        names = {id(variable): name for name, variable in self._slots.items()}
-        values = [slots[names[id(v)]] if id(v) in names else v.value for v in variables]
-        new_weights, new_values = self._keras.stateless_apply(
-            values,
-            [gradients[path] for path in self._paths],
-            [weights[path] for path in self._paths],
-        )
-        updated = {
-            names[id(v)]: value
-            for v, value in zip(variables, new_values, strict=True)
-            if id(v) in names
-        }
-        return dict(zip(self._paths, new_weights, strict=True)), updated
+        updated: Arrays = {}
+        new_slots: Arrays = {ITERATION: slots[ITERATION] + 1}
+        for group in self._groups:
+            group_weights, group_slots = group.apply(gradients, weights, slots)
+            updated |= group_weights
+            new_slots |= group_slots
+        if self._ema_decay is not None:
+            new_slots |= self._averages(updated, slots)
+        return {path: updated[path] for path in self._paths}, new_slots
 
     def learning_rate(self, slots: Arrays) -> jax.Array:
         """Return the learning rate that the next update will use."""
-        return self._schedule(slots["iteration"])
+        return self._schedule(slots[ITERATION])
 
-    def _build(
-        self, trained: Mapping[str, Trained], build_abstract: BuildAbstract
-    ) -> tuple[dict[str, keras.Variable], dict[str, str]]:
-        """Create the abstract slots and remember which weight each belongs to.
+    def rules(self) -> dict[str, list[str]]:
+        """Map each rule of update to the arrays that it is really applied to.
 
-        Keras names slots by position; its hook for new slots tells their weights.
+        Keras's Muon updates variables of two dims that are no embedding; the others
+        get AdamW's update, and have its second moment beside the momentum.
         """
-        parents: dict[int, tuple[str, str]] = {}
-        original = self._keras.add_variable_from_reference
+        if self._name != "muon":
+            return {self._name: self._paths}
+        by_adamw = {s.path for s in self._slots.values() if s.kind == "velocity"}
+        return {
+            "muon": [path for path in self._paths if path not in by_adamw],
+            "adamw": [path for path in self._paths if path in by_adamw],
+        }
 
-        def record(
-            reference_variable: keras.Variable, *args: object, **kwargs: object
-        ) -> keras.Variable:
-            slot = original(reference_variable, *args, **kwargs)
-            kind = kwargs.get("name") or args[0]
-            parents[id(slot)] = (kind, reference_variable.name.replace(".", "/"))
-            return slot
+    def _averages(self, weights: Arrays, slots: Arrays) -> Arrays:
+        """Return the moving averages; the first one is the weights, as Keras has it."""
+        decay = jnp.where(slots[ITERATION] == 0, 0.0, self._ema_decay)
+        return {
+            name: (decay * slots[name] + (1.0 - decay) * weight).astype(weight.dtype)
+            for name, weight in ((f"{AVERAGE}/{p}", w) for p, w in weights.items())
+        }
 
-        self._keras.add_variable_from_reference = record
-        build_abstract(lambda: self._keras.build(_abstract_variables(trained)))
-        del self._keras.add_variable_from_reference
-        slots, owners = {"iteration": self._keras.iterations}, {}
-        for variable in self._keras.variables:
-            if id(variable) in parents:
-                kind, path = parents[id(variable)]
-                slots[f"{kind}/{path}"] = variable
-                owners[f"{kind}/{path}"] = path
-        return slots, owners
+
+def averaged_weights(weights: Arrays, slots: Arrays) -> Arrays:
+    """Return the moving averages of the weights, or the weights where none are kept.
+
+    There is no average before the first update. Not for use inside a compiled function.
+    """
+    averages = {path: f"{AVERAGE}/{path}" for path in weights}
+    if any(name not in slots for name in averages.values()):
+        return weights
+    if int(slots[ITERATION]) == 0:
+        return weights
+    return {path: slots[name] for path, name in averages.items()}
 
 
 def clip_by_global_norm(
@@ -146,42 +150,28 @@ def clip_by_global_norm(
     return {path: g * scale.astype(g.dtype) for path, g in gradients.items()}, norm
 
 
-def _keras_optimizer(
-    config: OptimizerConfig, schedule: Schedule
-) -> keras.optimizers.Optimizer:
-    decay = config.weight_decay or None
-    if config.name == "adamw":
-        optimizer = keras.optimizers.AdamW(
-            learning_rate=schedule,
-            weight_decay=decay or 0.0,
-            beta_1=config.beta_1,
-            beta_2=config.beta_2,
-            epsilon=config.epsilon,
-        )
-    elif config.name == "sgd":
-        optimizer = keras.optimizers.SGD(
-            learning_rate=schedule, momentum=config.beta_1, weight_decay=decay
-        )
-    else:
-        raise ConfigError(
-            key="optimizer.name",
-            expected="adamw or sgd",
-            received=config.name,
-            fix="optimizer=adamw",
-        )
-    kept_whole = ["scale"] if config.decay_embeddings else ["scale", "embeddings"]
-    optimizer.exclude_from_weight_decay(var_names=kept_whole)
-    return optimizer
+def _apart(
+    trained: Mapping[str, Trained], is_layerwise: bool
+) -> Iterator[tuple[int | None, dict[str, Trained]]]:
+    """Yield the arrays that are updated together, with their number of layers.
+
+    Layer by layer every stack is a group of its own, so that no more than one needs
+    memory beside the state at a time.
+    """
+    whole = dict(trained)
+    if is_layerwise:
+        whole = {path: array for path, array in trained.items() if not array.is_stacked}
+        for path in [path for path in trained if path not in whole]:
+            yield trained[path].shape[0], {path: trained[path]}
+    if whole:
+        yield None, whole
 
 
-def _abstract_variables(trained: Mapping[str, Trained]) -> list[keras.Variable]:
-    # Keras searches exclusions in the name and forbids slashes there
-    return [
-        keras.Variable(
-            initializer="zeros",
-            shape=variable.shape,
-            dtype=variable.dtype.name,
-            name=path.replace("/", "."),
-        )
-        for path, variable in trained.items()
-    ]
+def _slot_sharding(slot: Slot, weight: NamedSharding) -> NamedSharding:
+    """Return how a slot lies: as its weight, without the dim that was averaged away."""
+    axes = tuple(weight.spec)
+    if slot.kind not in ("row", "column"):
+        return weight
+    axes += (None,) * (len(slot.shape) + 1 - len(axes))
+    kept = axes[:-1] if slot.kind == "row" else (*axes[:-2], axes[-1])
+    return NamedSharding(weight.mesh, PartitionSpec(*kept))

@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from trainer.distribution.mesh import batch_sharding
-from trainer.training.optimizer import Arrays, StackedOptimizer, clip_by_global_norm
+from trainer.training.optimizer import StackedOptimizer, clip_by_global_norm
+from trainer.training.update_group import Arrays
 
 Key = jax.Array | None
 Loss = Callable[[Arrays, Arrays, Arrays, Key], jax.Array]

@@ -6,13 +6,14 @@ from trainer.config.errors import ConfigError
 from trainer.training.schedule import Schedule
 
 
-def rates(name, *, warmup=0, final=0.0, steps=4):
+def rates(name, *, warmup=0, final=0.0, steps=4, decay=0.5):
     schedule = Schedule(
         name,
         peak=8.0,
         warmup_steps=warmup,
         num_train_steps=steps,
         final_fraction=final,
+        decay_fraction=decay,
     )
     return [float(schedule(step)) for step in range(steps)]
 
@@ -39,8 +40,15 @@ def test_decay_begins_after_the_warm_up():
     assert rates("linear", warmup=2, steps=6) == [4.0, 8.0, 8.0, 6.0, 4.0, 2.0]
 
 
+def test_wsd_falls_in_its_last_part_alone():
+    assert rates("wsd", steps=8) == [8.0, 8.0, 8.0, 8.0, 8.0, 6.0, 4.0, 2.0]
+    assert rates("wsd", warmup=2, steps=6, decay=0.4) == [4.0, 8, 8, 8, 8, 4.0]
+    assert rates("wsd", final=0.5) == [8.0, 8.0, 8.0, 6.0]
+    assert rates("wsd", decay=0.0) == [8.0, 8.0, 8.0, 8.0]
+
+
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="constant, linear, cosine"):
+    with pytest.raises(ConfigError, match="constant, linear, cosine, wsd"):
         rates("exponential")
 
 
