@@ -112,7 +112,7 @@ class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
         Args:
             preset: A built-in name, a `kaggle://` or `hf://` handle, or a directory
                 in KerasHub's or Hugging Face's form.
-            load_weights: False draws random weights and downloads nothing.
+            load_weights: False draws random weights and downloads none.
             quantize: `int8` or `int4` puts the kernels and the embedding in so many
                 bits while they are read, so that the float model is never in memory.
             **kwargs: Arguments of the constructor that override the preset's, such

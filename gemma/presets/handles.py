@@ -32,8 +32,12 @@ def is_handle(preset: str) -> bool:
     return preset.startswith((KAGGLE, HUGGING_FACE))
 
 
-def download(handle: str) -> epath.Path:
+def download(handle: str, *, weights: bool = True) -> epath.Path:
     """Return the local directory of a handle, downloaded unless it is cached.
+
+    Args:
+        handle: Of Kaggle or the Hugging Face Hub.
+        weights: False fetches configuration and vocabulary only.
 
     Raises:
         PresetFileError: The handle is misspelt, its client refused or failed, or a
@@ -43,7 +47,7 @@ def download(handle: str) -> epath.Path:
         name = _match(_KAGGLE_HANDLE, handle, KAGGLE, "owner/model/keras/variation")[0]
         return _fetch(
             handle,
-            lambda: kaggle.fetch_kaggle(name),
+            lambda: kaggle.fetch_kaggle(name, weights=weights),
             page=f"https://www.kaggle.com/models/{'/'.join(name.split('/')[:2])}",
             log_in="set KAGGLE_USERNAME and KAGGLE_KEY or write ~/.kaggle/kaggle.json",
             again=f"it goes on where it stopped{_cached_kaggle(name)}",
@@ -51,7 +55,7 @@ def download(handle: str) -> epath.Path:
     found = _match(_HUGGING_FACE_HANDLE, handle, HUGGING_FACE, "owner/model")
     return _fetch(
         handle,
-        lambda: hub.fetch_hugging_face(found[1], found[2]),
+        lambda: hub.fetch_hugging_face(found[1], found[2], weights=weights),
         page=f"https://huggingface.co/{found[1]}",
         log_in="run `hf auth login` or set HF_TOKEN",
         again="files that are complete are kept",

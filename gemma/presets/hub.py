@@ -15,14 +15,17 @@ from gemma.presets.kaggle import REFETCH
 from gemma.presets.wholeness import damage
 
 # Only what the readers open: never a pickled .bin.
-_FILES = ["*.json", "*.safetensors", "*.h5", "*.spm", "tokenizer.model"]
+_TEXT_FILES = ["*.json", "*.spm", "tokenizer.model"]
+_WEIGHTS_FILES = ["*.safetensors", "*.h5"]
 _SHA256_DIGITS = 64
 _GIT_SHA1_DIGITS = 40
 _BLOCK_BYTES = 1 << 22
 
 
-def fetch_hugging_face(name: str, revision: str | None) -> pathlib.Path:
-    """Return the directory of a snapshot, downloaded unless it is cached.
+def fetch_hugging_face(
+    name: str, revision: str | None, *, weights: bool
+) -> pathlib.Path:
+    """Return the directory of a snapshot, with or without its weights.
 
     Every file is checked for being whole, those of this call for their hash too.
 
@@ -33,12 +36,13 @@ def fetch_hugging_face(name: str, revision: str | None) -> pathlib.Path:
     import huggingface_hub  # slow to import, and only needed here
     from huggingface_hub import constants
 
+    patterns = _TEXT_FILES + (_WEIGHTS_FILES if weights else [])
     cache = pathlib.Path(constants.HF_HUB_CACHE)
     blobs = cache / f"models--{name.replace('/', '--')}" / "blobs"
     before = set(os.listdir(blobs)) if blobs.is_dir() else set()
     directory = pathlib.Path(
         huggingface_hub.snapshot_download(
-            name, revision=revision, allow_patterns=_FILES
+            name, revision=revision, allow_patterns=patterns
         )
     )
     for path in sorted(p for p in directory.rglob("*") if not p.is_dir()):

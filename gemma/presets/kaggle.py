@@ -35,8 +35,12 @@ _HUGGING_FACE_FILES = ("tokenizer.model", "generation_config.json")
 _VERSIONED_PARTS = 5
 
 
-def fetch_kaggle(name: str) -> pathlib.Path:
+def fetch_kaggle(name: str, *, weights: bool) -> pathlib.Path:
     """Return the directory of a model, with what was missing of it downloaded.
+
+    Args:
+        name: Of the model; without a version the newest.
+        weights: False fetches what stands beside them only.
 
     Raises:
         PresetFileError: A file is damaged, and its second download too.
@@ -53,13 +57,15 @@ def fetch_kaggle(name: str) -> pathlib.Path:
     if found := _cached_whole(name):
         return found
     if "class_name" in read_json(epath.Path(directory / CONFIG_FILE)):
-        single, index = keras_weights.WEIGHTS_FILE, keras_weights.SHARDED_WEIGHTS_FILE
-        _fetch_extras(name, directory, _KERAS_FILES, settled=(single, index))
-        _fetch_weights(name, directory, single, index, keras_weights.weight_files)
+        extras, reader = _KERAS_FILES, keras_weights
+        index = keras_weights.SHARDED_WEIGHTS_FILE
     else:
-        single, index = hf_weights.WEIGHTS_FILE, hf_weights.INDEX_FILE
-        _fetch_extras(name, directory, _HUGGING_FACE_FILES, settled=(single, index))
-        _fetch_weights(name, directory, single, index, hf_weights.weight_files)
+        extras, reader = _HUGGING_FACE_FILES, hf_weights
+        index = hf_weights.INDEX_FILE
+    single = reader.WEIGHTS_FILE
+    _fetch_extras(name, directory, extras, settled=(single, index))
+    if weights:
+        _fetch_weights(name, directory, single, index, reader.weight_files)
     return directory
 
 

@@ -1,8 +1,8 @@
 """One call for every way to name a preset.
 
 Turns a built-in name, a directory in KerasHub's or Hugging Face's form, or a handle
-into facts at once and into arrays on request. It refuses to build a model, and to
-download before weights or a vocabulary are asked for where the table has the facts.
+into facts at once and into arrays on request. It refuses to build a model, to download
+weights before they are asked for, and anything at all where the table has the facts.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Preset:
     """Of the directory; `table` where the weights have not been downloaded."""
     directory: epath.Path | None = None
     handle: str | None = None
+    has_weights: bool = True
+    """False where a handle's weights have not been downloaded yet."""
     sequence_length: int | None = None
     """Of the preprocessor in the directory, where there is one."""
     add_start_token: bool = True
@@ -61,7 +63,7 @@ class Preset:
         return self.config.architecture
 
     def weights(self) -> WeightSource:
-        """Open the arrays; a preset of the table is downloaded first.
+        """Open the arrays; those of a handle are downloaded first.
 
         Raises:
             PresetFileError: The files are not exactly the model of `config`.
@@ -73,18 +75,20 @@ class Preset:
 
     def vocabulary(self) -> bytes | None:
         """Return the SentencePiece model, None where the directory has none."""
-        preset = self if self._has_vocabulary() else self.downloaded()
+        has_vocabulary = self.form != "table" or self._has_vocabulary()
+        preset = self if has_vocabulary else self._fetched(weights=False)
         name = HF_TOKENIZER_FILE if preset.form == "hf" else VOCABULARY_FILE
         return read_vocabulary(preset.directory, name, preset.config.vocabulary_size)
 
     def downloaded(self) -> Preset:
-        """Return this preset with its files on this machine.
+        """Return this preset with all its files on this machine.
 
         Raises:
             PresetFileError: The download fails, or brings another model.
         """
-        if self.form != "table":
-            return self
+        return self if self.has_weights else self._fetched(weights=True)
+
+    def _fetched(self, *, weights: bool) -> Preset:
         if self.handle is None:
             raise PresetFileError(
                 self.name,
@@ -92,7 +96,8 @@ class Preset:
                 received=f"no {CONFIG_FILE} in {self.directory}",
                 fix="build the model with random weights",
             )
-        found = open_directory(handles.download(self.handle), name=self.name)
+        directory = handles.download(self.handle, weights=weights)
+        found = open_directory(directory, name=self.name)
         if found.config != self.config:
             raise PresetFileError(
                 self.handle,
@@ -100,7 +105,7 @@ class Preset:
                 received=found.config,
                 fix="pass the handle or directory itself as the preset",
             )
-        return dataclasses.replace(found, handle=self.handle)
+        return dataclasses.replace(found, handle=self.handle, has_weights=weights)
 
     def _has_vocabulary(self) -> bool:
         directory = self.directory
@@ -119,8 +124,8 @@ def open_preset(preset: str) -> Preset:
         for known in BUILT_IN.values():
             if known.handle == preset:
                 return dataclasses.replace(_open_built_in(known), name=preset)
-        found = open_directory(handles.download(preset), name=preset)
-        return dataclasses.replace(found, handle=preset)
+        found = open_directory(handles.download(preset, weights=False), name=preset)
+        return dataclasses.replace(found, handle=preset, has_weights=False)
     directory = epath.Path(preset).expanduser()
     if directory.is_dir():
         return open_directory(directory)
@@ -174,6 +179,7 @@ def _open_built_in(facts: BuiltIn) -> Preset:
         config=facts.config,
         dtype=facts.dtype,
         form="table",
+        has_weights=False,
         directory=directory if facts.handle is None else None,
         handle=facts.handle,
     )

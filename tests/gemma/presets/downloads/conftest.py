@@ -24,8 +24,13 @@ import hashlib, json, sys
 import gemma.presets
 lazy = not {"kagglehub", "huggingface_hub", "requests", "httpx"} & set(sys.modules)
 
-def facts(handle):
+def facts(handle, weights):
     preset = gemma.presets.open_preset(handle)
+    if not weights:
+        return {
+            "layers": preset.config.num_layers,
+            "vocabulary": len(preset.vocabulary() or b""),
+        }
     digest = hashlib.sha256()
     with preset.weights() as weights:
         for path in sorted(weights.paths()):
@@ -40,7 +45,7 @@ def facts(handle):
 
 for line in sys.stdin:
     try:
-        answer = facts(json.loads(line))
+        answer = facts(*json.loads(line))
     except gemma.presets.PresetFileError as error:
         answer = {"refused": str(error)}
     print("ANSWER " + json.dumps(answer | {"lazy": lazy}), flush=True)
@@ -84,8 +89,8 @@ class Client:
             text=True,
         )
 
-    def open(self, handle):
-        self.process.stdin.write(json.dumps(handle) + "\n")
+    def open(self, handle, *, weights=True):
+        self.process.stdin.write(json.dumps([handle, weights]) + "\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
             if "ANSWER " in line:

@@ -70,6 +70,13 @@ def test_a_snapshot_of_links_is_read_without_the_server(
     assert server.requests == []
 
 
+def test_facts_come_without_weights(client, server, digest):
+    preset = served(server, "facts")
+    assert client.open(preset, weights=False)["layers"] == 4
+    assert not gets(server)
+    assert client.open(preset)["arrays"] == digest(HUGGING_FACE)
+
+
 def test_a_revision_is_pinned(client, offline, server, digest):
     old = GOLDEN / "hf/gemma"
     server.folders["someone/pinned"] = {OLD_COMMIT: old, COMMIT: HUGGING_FACE}

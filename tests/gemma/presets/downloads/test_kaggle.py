@@ -53,6 +53,14 @@ def test_a_second_call_asks_the_server_nothing(client, offline, server, digest):
     assert server.requests == []
 
 
+def test_facts_and_vocabulary_come_without_weights(client, server, digest):
+    answer = client.open(handle("facts", ""), weights=False)
+    assert answer["layers"] == 3
+    assert answer["vocabulary"] == (KERAS / VOCABULARY).stat().st_size
+    assert not gets(server)
+    assert client.open(handle("facts", ""))["arrays"] == digest(KERAS)
+
+
 def test_a_version_is_pinned_and_none_means_the_newest(client, server, digest):
     old, new = GOLDEN / "keras_hub/gemma", KERAS
     server.folders["someone/versions"] = {"3": old, "12": new}
