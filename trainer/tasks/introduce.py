@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import jax
 
 from trainer.data.opening import TrainingData
@@ -11,9 +13,21 @@ from trainer.tasks.session import Session
 
 
 def introduce(
-    screen: Screen, session: Session, data: TrainingData, directory: RunDirectory
+    screen: Screen,
+    session: Session,
+    data: TrainingData,
+    directory: RunDirectory,
+    rules: Mapping[str, Sequence[str]],
 ) -> None:
-    """Show preset, parameters, trainable share, mesh, data and steps."""
+    """Show preset, parameters, trainable share, mesh, data and steps.
+
+    Args:
+        screen: Where a person looks.
+        session: The model and its configuration.
+        data: The rows.
+        directory: Where the run leaves its files.
+        rules: What `StackedOptimizer.rules` says.
+    """
     config, model = session.config, session.model
     trained, total = model.trainable_count, model.parameter_count
     facts = data.describe()
@@ -38,6 +52,7 @@ def introduce(
             + (f", {session.microbatches} microbatches" * (session.microbatches > 1)),
             "optimizer": f"{config.optimizer.name}, learning rate "
             f"{config.optimizer.learning_rate:g}, {config.schedule.name}",
+            **_rules(rules),
             "directory": directory.path,
         },
     )
@@ -45,6 +60,17 @@ def introduce(
 
 def _because(reason: str) -> str:
     return f": {reason}" if reason else ""
+
+
+def _rules(rules: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Say which arrays get which update, where the optimizer has more than one."""
+    if len(rules) == 1:
+        return {}
+    count = sum(map(len, rules.values()))
+    return {
+        f"by {rule}": f"{len(paths)} of {count} arrays: " + (", ".join(paths) or "none")
+        for rule, paths in rules.items()
+    }
 
 
 def _trained_what(session: Session) -> str:

@@ -12,7 +12,7 @@ from trainer.checkpoint import Store
 from trainer.model.assemble import Model
 from trainer.model.state import Arrays
 from trainer.tasks.session import Session
-from trainer.training.optimizer import StackedOptimizer
+from trainer.training.optimizer import StackedOptimizer, averaged_weights
 from trainer.training.schedule import Schedule
 from trainer.training.step import TrainState
 
@@ -56,6 +56,11 @@ def shapes_of_state(
         for path in model.trainable
     }
     return flatten_state(TrainState(trainable, optimizer.shapes()))
+
+
+def weights_in_use(state: TrainState) -> Arrays:
+    """Return what is evaluated and written: the averages where a run keeps them."""
+    return averaged_weights(state.trainable, state.slots)
 
 
 def flatten_state(state: TrainState) -> dict[str, Any]:

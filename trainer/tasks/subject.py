@@ -18,7 +18,12 @@ from trainer.model.state import Arrays
 from trainer.tasks.run_adapters import saved_settings
 from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.session import Session, build_session
-from trainer.tasks.state import build_optimizer, restore_state, shapes_of_state
+from trainer.tasks.state import (
+    build_optimizer,
+    restore_state,
+    shapes_of_state,
+    weights_in_use,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +73,7 @@ def _open_run(config: RunConfig, directory: RunDirectory) -> Subject:
         state, _ = restore_state(store, step, like)
         step = store.latest() if step is None else step
     origin = f"{directory.path}, step {step}"
-    return Subject(session, {**arrays, **state.trainable}, origin)
+    return Subject(session, {**arrays, **weights_in_use(state)}, origin)
 
 
 def _open_preset(config: RunConfig) -> Subject:

@@ -33,6 +33,7 @@ from trainer.tasks.state import (
     restore_state,
     shapes_of_state,
     state_shardings,
+    weights_in_use,
 )
 from trainer.tasks.trackers import open_trackers
 from trainer.tracking import Sample, Tracker
@@ -126,7 +127,8 @@ class Run:
         return exit_code
 
     def _go(self) -> int:
-        introduce(self.screen, self.session, self.data, self.directory)
+        rules = self.optimizer.rules()
+        introduce(self.screen, self.session, self.data, self.directory, rules)
         state, frozen, progress = self._start_or_restore()
         if progress.step == 0:
             samples = self.samples.before({**frozen, **state.trainable})
@@ -137,7 +139,7 @@ class Run:
         self.store.wait()
         if outcome.was_stopped:
             return self._stopped(outcome)
-        weights = {**frozen, **self._chosen_state(outcome).trainable}
+        weights = {**frozen, **weights_in_use(self._chosen_state(outcome))}
         samples = self.samples.after(weights, samples)
         self._tell(outcome.progress.step, samples)
         self._finish(Finished(self, weights, outcome.progress, samples))
@@ -237,7 +239,7 @@ class Run:
 
             hooks = Hooks(
                 log=log,
-                evaluate=lambda s: self.evaluator({**frozen, **s.trainable}),
+                evaluate=lambda s: self.evaluator({**frozen, **weights_in_use(s)}),
                 save=self._save,
             )
             return train(
