@@ -9,7 +9,6 @@ pickle are never opened.
 from __future__ import annotations
 
 import contextlib
-import pathlib
 import re
 from collections.abc import Iterable
 
@@ -19,9 +18,9 @@ from etils import epath
 from gemma.config import GemmaConfig
 from gemma.presets.errors import PresetFileError
 from gemma.presets.file_weights import FileWeights
-from gemma.presets.json_file import read_json
 from gemma.presets.safetensors_file import open_safetensors
 from gemma.presets.source import check_whole, inside, local_file
+from gemma.presets.weight_index import indexed_files
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -205,28 +204,9 @@ def weight_files(directory: epath.Path) -> list[str]:
     Raises:
         PresetFileError: There are none, or the index names something else.
     """
-    if (directory / WEIGHTS_FILE).exists():
-        return [WEIGHTS_FILE]
-    path = directory / INDEX_FILE
-    if not path.exists():
-        raise PresetFileError(
-            directory,
-            expected=f"{WEIGHTS_FILE} or {INDEX_FILE}",
-            received="neither",
-            fix="convert the weights to safetensors; pickled weights are never opened",
-        )
-    weight_map = read_json(inside(directory, INDEX_FILE)).get("weight_map")
-    names = set(weight_map.values()) if isinstance(weight_map, dict) else {None}
-    for name in names:
-        if (
-            not isinstance(name, str)
-            or pathlib.PurePath(name).name != name
-            or not name.endswith(".safetensors")
-        ):
-            raise PresetFileError(
-                f"{path}, weight_map",
-                expected="names of .safetensors files in the same directory",
-                received=repr(name),
-                fix="use a file from a source that you trust",
-            )
-    return sorted(names)
+    return indexed_files(
+        directory,
+        single=WEIGHTS_FILE,
+        index=INDEX_FILE,
+        fix="convert the weights to safetensors; pickled weights are never opened",
+    )

@@ -8,7 +8,6 @@ of their config, and knows no JSON but that map.
 from __future__ import annotations
 
 import contextlib
-import pathlib
 
 from etils import epath
 
@@ -16,8 +15,8 @@ from gemma.config import GemmaConfig
 from gemma.presets import hdf5, keras_layout
 from gemma.presets.errors import PresetFileError
 from gemma.presets.file_weights import FileWeights, Stored
-from gemma.presets.json_file import read_json
 from gemma.presets.source import check_whole, inside, local_file
+from gemma.presets.weight_index import indexed_files
 
 WEIGHTS_FILE = "model.weights.h5"
 SHARDED_WEIGHTS_FILE = "model.weights.json"
@@ -68,30 +67,9 @@ def weight_files(directory: epath.Path) -> list[str]:
     Raises:
         PresetFileError: There are none, or the map names something else.
     """
-    if (directory / WEIGHTS_FILE).exists():
-        return [WEIGHTS_FILE]
-    path = directory / SHARDED_WEIGHTS_FILE
-    if not path.exists():
-        raise PresetFileError(
-            directory,
-            expected=f"{WEIGHTS_FILE} or {SHARDED_WEIGHTS_FILE}",
-            received="neither",
-            fix="fetch the directory again, or build the model with random weights",
-        )
-    weight_map = read_json(inside(directory, SHARDED_WEIGHTS_FILE)).get("weight_map")
-    names: set[str] = set()
-    for value in weight_map.values() if isinstance(weight_map, dict) else [None]:
-        for name in value if isinstance(value, list) else [value]:
-            if (
-                not isinstance(name, str)
-                or pathlib.PurePath(name).name != name
-                or not name.endswith(".weights.h5")
-            ):
-                raise PresetFileError(
-                    f"{path}, weight_map",
-                    expected="names of .weights.h5 files in the same directory",
-                    received=repr(name),
-                    fix="use a file from a source that you trust",
-                )
-            names.add(name)
-    return sorted(names)
+    return indexed_files(
+        directory,
+        single=WEIGHTS_FILE,
+        index=SHARDED_WEIGHTS_FILE,
+        fix="fetch the directory again, or build the model with random weights",
+    )

@@ -122,9 +122,7 @@ def test_dimensions_that_would_fill_the_memory_are_refused(keras):
     dimensions(keras, num_layers=10**12)
     refused(keras, "num_layers must be at most 1000, received 1000000000000")
     dimensions(keras, num_layers=3, hidden_dim=10**12)
-    refused(
-        keras, "expected dimensions of a Gemma model, received others .* parameters"
-    )
+    refused(keras, r"Gemma model, received others \(3501000000000000 parameters\)")
     dimensions(keras, hidden_dim=1 << 20)
     refused(keras, r"embeddings: expected shape \(2048, 1048576\), received shape \(20")
 

@@ -198,7 +198,7 @@ def test_a_dataset_that_holds_no_numbers_is_refused(preset):
     refused(preset, "expected floating point numbers, received dtype")
 
 
-@pytest.mark.parametrize("name", ["../x.weights.h5", "/etc/hostname", "x.bin", 3])
+@pytest.mark.parametrize("name", ["../x.weights.h5", "/etc/hostname", "x.bin", 3, [{}]])
 def test_a_shard_map_names_only_files_beside_it(preset, name):
     (preset / "model.weights.h5").unlink()
     shards = {"weight_map": {"/layers/x/vars": name}}
@@ -317,8 +317,9 @@ def test_an_index_joins_its_files_and_names_only_those_beside_it(hf):
     with open_preset(str(hf)).weights() as weights:
         read = weights.read("token_embedding/embeddings")
         np.testing.assert_array_equal(read, tensors[EMBEDDING])
-    index.write_text(json.dumps({"weight_map": {EMBEDDING: "../a.safetensors"}}))
-    refused(hf, "names of .safetensors files in the same directory")
+    for outside in ("../a.safetensors", ["../a.safetensors"], {"a": 1}, None):
+        index.write_text(json.dumps({"weight_map": {EMBEDDING: outside}}))
+        refused(hf, "names of .safetensors files in the same directory")
 
 
 def test_a_built_in_preset_without_weights_says_so(tmp_path):
