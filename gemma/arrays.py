@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from gemma.presets.mapping import aligned_empty
+from gemma.presets.source import Index
 
-Index = tuple[slice, ...]
 Write = Callable[[np.ndarray, Index], None]
 """Writes the part of an array that the index names to the memory that it is given."""
 

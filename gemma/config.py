@@ -16,6 +16,9 @@ from typing import Any, ClassVar, Literal, Self
 AttentionKind = Literal["local", "global"]
 Architecture = Literal["gemma", "gemma3"]
 
+HEADS_FIRST = frozenset(("query", "key", "value"))
+"""Projections with a kernel of (heads, hidden_dim, head_dim)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rope:

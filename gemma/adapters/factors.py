@@ -10,13 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gemma.config import GemmaConfig
+from gemma.config import HEADS_FIRST, GemmaConfig
 from gemma.lora import Factorisation, pair_shapes
 
 FACTOR_A = "lora_kernel_a"
 FACTOR_B = "lora_kernel_b"
-
-_HEADS_FIRST = frozenset(("query", "key", "value"))
 
 
 def factor_shapes(
@@ -43,7 +41,7 @@ def factor_shapes(
 
 def is_shared(layer: str, factorisation: Factorisation) -> bool:
     """Return whether the heads of `layer` share one A."""
-    return factorisation == "shared" and layer.rsplit("/", 1)[-1] in _HEADS_FIRST
+    return factorisation == "shared" and layer.rsplit("/", 1)[-1] in HEADS_FIRST
 
 
 def stored_rank(

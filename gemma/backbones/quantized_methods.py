@@ -13,8 +13,9 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from gemma.abstract import build_abstract, is_abstract
+from gemma.abstract import is_abstract
 from gemma.adapters import FACTOR_A, FACTOR_B, base_hash
+from gemma.backbones.loading import build_empty
 from gemma.layers.decoder_block import GemmaDecoderBlock
 from gemma.layers.projection import merge_adapter
 from gemma.layers.token_embedding import ReversibleEmbedding
@@ -180,9 +181,4 @@ def build_quantized(build: Callable[[], Model], mode: Quantization) -> Model:
         backbone.quantize(mode)
         return backbone
 
-    backbone = build_abstract(build_and_quantize)
-    weights = {id(variable) for variable in backbone.weights}
-    for variable in backbone.variables:
-        if id(variable) not in weights:  # states of random generators, in no file
-            variable.assign(variable.value)
-    return backbone
+    return build_empty(build_and_quantize)

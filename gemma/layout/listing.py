@@ -17,7 +17,13 @@ from gemma.config import GemmaConfig
 from gemma.layout.fitting import FACTOR_BYTES, devices_of, fit_rules
 from gemma.layout.rules import Spec, rule_of
 from gemma.lora import LoraSettings
-from gemma.quantized.grid import Quantization, Shape, quantized_shapes
+from gemma.quantized.grid import (
+    SCALE_DTYPE,
+    VALUE_DTYPES,
+    Quantization,
+    Shape,
+    quantized_shapes,
+)
 from gemma.quantized.names import block_axis, is_quantizable, part_paths
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "uint8": 1}
@@ -166,7 +172,7 @@ def _parts(
         yield path, shape, dtype
         return
     shapes = quantized_shapes(shape, quantize, block_axis(path))
-    dtypes = ("uint8" if quantize == "int4" else "int8", "bfloat16")
+    dtypes = (VALUE_DTYPES[quantize].name, SCALE_DTYPE.name)
     yield from zip(part_paths(path, quantize), shapes, dtypes, strict=True)
 
 

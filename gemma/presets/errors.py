@@ -7,6 +7,11 @@ message is shown and with which exit code.
 from __future__ import annotations
 
 
+def status_of(error: BaseException) -> int | None:
+    """Return the status of a server's answer that an error carries, if it does."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
 class PresetFileError(ValueError):
     """A preset, adapter or handle that cannot be read as what it claims to be."""
 

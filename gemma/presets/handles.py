@@ -14,7 +14,7 @@ from collections.abc import Callable
 from etils import epath
 
 from gemma.presets import hub, kaggle
-from gemma.presets.errors import PresetFileError
+from gemma.presets.errors import PresetFileError, status_of
 
 KAGGLE = "kaggle://"
 HUGGING_FACE = "hf://"
@@ -99,7 +99,7 @@ def _fetch(
         raise
     except Exception as error:  # the clients share no class of errors
         cause = _cause(error)
-        status, kind = _status(cause), type(cause).__name__
+        status, kind = status_of(cause), type(cause).__name__
         if status in (401, 403) or kind in _LOG_IN:
             fix = f"accept the licence at {page}, then {log_in}"
         elif status == 404:
@@ -134,11 +134,7 @@ def _cause(error: BaseException) -> BaseException:
     """Return the first error behind `error` that carries a server's answer."""
     seen: BaseException | None = error
     while seen is not None:
-        if _status(seen) is not None:
+        if status_of(seen) is not None:
             return seen
         seen = seen.__cause__ or seen.__context__
     return error
-
-
-def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)

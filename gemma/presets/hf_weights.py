@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 from etils import epath
 
-from gemma.config import GemmaConfig
+from gemma.config import HEADS_FIRST, GemmaConfig
 from gemma.presets.errors import PresetFileError
 from gemma.presets.file_weights import FileWeights
 from gemma.presets.safetensors_file import open_safetensors
@@ -45,7 +45,6 @@ _PROJECTIONS = {
     "pre_ffw_norm/scale": "pre_feedforward_layernorm",
     "post_ffw_norm/scale": "post_feedforward_layernorm",
 }
-_HEADS_FIRST = frozenset(("query", "key", "value"))
 _BUFFER = re.compile(r".*rotary_emb\.inv_freq")
 _BLOCK_BYTES = 1 << 24
 
@@ -71,7 +70,7 @@ def from_hf(path: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
     if _is_same(path):
         return tensor
     layer = path.split("/")[-2]
-    if layer in _HEADS_FIRST:  # (heads * head_dim, hidden)
+    if layer in HEADS_FIRST:  # (heads * head_dim, hidden)
         heads, hidden, head_dim = shape
         return tensor.reshape(heads, head_dim, hidden).transpose(0, 2, 1)
     if layer == "attention_output":  # (hidden, heads * head_dim)
@@ -84,7 +83,7 @@ def to_hf(path: str, values: np.ndarray) -> np.ndarray:
     if _is_same(path):
         return values
     layer = path.split("/")[-2]
-    if layer in _HEADS_FIRST:
+    if layer in HEADS_FIRST:
         return values.transpose(0, 2, 1).reshape(hf_shape(path, values.shape))
     if layer == "attention_output":
         return values.reshape(-1, values.shape[-1]).T
@@ -96,7 +95,7 @@ def hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     if _is_same(path):
         return shape
     layer = path.split("/")[-2]
-    if layer in _HEADS_FIRST:
+    if layer in HEADS_FIRST:
         heads, hidden, head_dim = shape
         return (heads * head_dim, hidden)
     if layer == "attention_output":

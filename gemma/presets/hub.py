@@ -11,8 +11,7 @@ import os
 import pathlib
 
 from gemma.presets.errors import PresetFileError
-from gemma.presets.kaggle import REFETCH
-from gemma.presets.wholeness import damage
+from gemma.presets.wholeness import REFETCH, damage
 
 # Only what the readers open: never a pickled .bin.
 _TEXT_FILES = ["*.json", "*.spm", "tokenizer.model"]

@@ -14,24 +14,28 @@ from collections.abc import Callable
 from etils import epath
 
 from gemma.presets import hf_weights, keras_weights
-from gemma.presets.errors import PresetFileError
+from gemma.presets.directory import (
+    GENERATION_FILE,
+    HF_TOKENIZER_FILE,
+    METADATA_FILE,
+    TOKENIZER_FILE,
+)
+from gemma.presets.errors import PresetFileError, status_of
 from gemma.presets.json_file import read_json
 from gemma.presets.keras_config import (
     CONFIG_FILE,
     PREPROCESSOR_FILE,
     VOCABULARY_FILE,
 )
-from gemma.presets.wholeness import damage
-
-REFETCH = "run it again with a network: this file alone is fetched anew"
+from gemma.presets.wholeness import REFETCH, damage
 
 _KERAS_FILES = (
     VOCABULARY_FILE,
-    "tokenizer.json",
+    TOKENIZER_FILE,
     PREPROCESSOR_FILE,
-    "metadata.json",
+    METADATA_FILE,
 )
-_HUGGING_FACE_FILES = ("tokenizer.model", "generation_config.json")
+_HUGGING_FACE_FILES = (HF_TOKENIZER_FILE, GENERATION_FILE)
 _VERSIONED_PARTS = 5
 
 
@@ -97,7 +101,7 @@ def _fetch_extras(
         try:
             _fetch_file(name, file)
         except Exception as error:  # the client's errors share no class
-            status = _status(error)
+            status = status_of(error)
             unreachable = status is None and isinstance(error, OSError)
             absent = status == 404 or (has_weights and unreachable)
             if on_disk or not absent or (directory / file).exists():
@@ -123,7 +127,7 @@ def _fetch_if_there(name: str, file: str) -> bool:
     try:
         _fetch_file(name, file)
     except Exception as error:  # the client's errors share no class
-        if _status(error) != 404:
+        if status_of(error) != 404:
             raise
         return False
     return True
@@ -148,10 +152,6 @@ def _download(name: str, file: str, *, anew: bool) -> tuple[pathlib.Path, str | 
     except DataCorruptionError:  # the client has removed the file
         return pathlib.Path(name, file), "content that is not of the published hash"
     return pathlib.Path(path), damage(pathlib.Path(path))
-
-
-def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _cached_whole(name: str) -> pathlib.Path | None:

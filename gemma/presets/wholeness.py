@@ -16,6 +16,9 @@ from gemma.presets.safetensors_file import read_header
 from gemma.presets.signatures import HDF5, impostor, read_head
 from gemma.presets.vocabulary import MAX_VOCABULARY_BYTES
 
+REFETCH = "run it again with a network: this file alone is fetched anew"
+"""What to do where a file is damaged though it was fetched twice."""
+
 _TAIL_BYTES = 512
 _LENGTH_DELIMITED = 2
 _MAX_VARINT_BITS = 64

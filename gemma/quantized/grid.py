@@ -24,6 +24,11 @@ BLOCK = 32
 ZERO = 7
 """Which of the 16 codes of int4 stands for 0; the others are steps away from it."""
 SCALE_DTYPE = np.dtype(ml_dtypes.bfloat16)
+VALUE_DTYPES: dict[Quantization, np.dtype] = {
+    "int8": np.dtype(np.int8),
+    "int4": np.dtype(np.uint8),
+}
+"""Of the integers; a byte holds two codes of int4."""
 
 
 def level(step: Steps) -> Steps:

@@ -18,6 +18,7 @@ from gemma.presets.source import Index, WeightSource, normalise_index
 from gemma.quantized.grid import (
     BLOCK,
     SCALE_DTYPE,
+    VALUE_DTYPES,
     Quantization,
     block_size,
     quantize,
@@ -67,7 +68,7 @@ class QuantizedWeights:
             return self._source.dtype(weight)
         if part == "scales":
             return SCALE_DTYPE
-        return np.dtype(np.uint8 if self._quantization == "int4" else np.int8)
+        return VALUE_DTYPES[self._quantization]
 
     def read(self, path: str, index: Index | None = None) -> np.ndarray:
         """Return a part, or the part of it that `index` names."""

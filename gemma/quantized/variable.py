@@ -11,7 +11,14 @@ import keras
 import numpy as np
 
 from gemma.quantized.array import QuantizedArray
-from gemma.quantized.grid import Quantization, Shape, quantize, quantized_shapes
+from gemma.quantized.grid import (
+    SCALE_DTYPE,
+    VALUE_DTYPES,
+    Quantization,
+    Shape,
+    quantize,
+    quantized_shapes,
+)
 from gemma.quantized.names import BLOCK_AXES, part_paths
 
 
@@ -35,7 +42,7 @@ class QuantizedVariable:
         self.shape: Shape = tuple(variable.shape)
         shapes = quantized_shapes(self.shape, quantization, self.axis)
         names = part_paths(variable.path, quantization)
-        dtypes = ("uint8" if quantization == "int4" else "int8", "bfloat16")
+        dtypes = (VALUE_DTYPES[quantization].name, SCALE_DTYPE.name)
         layer._tracker.unlock()  # a built layer takes and leaves no state
         self.values, self.scales = (
             layer.add_weight(

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from gemma.arrays import assemble
+from gemma.arrays import Index, assemble
 from gemma.presets import WeightSource, check_each_once
 from gemma.stacked import StackedVariable
 
-Index = tuple[slice, ...]
 Tree = dict[str, StackedVariable]
 Arrays = dict[str, jax.Array]
 

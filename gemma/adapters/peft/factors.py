@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-_HEADS_FIRST = frozenset(("query", "key", "value"))
+from gemma.config import HEADS_FIRST
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 def has_blocks(projection: str, factorisation: str) -> bool:
     """Return whether every head has an A of its own, which PEFT has no form for."""
-    return factorisation == "keras" and projection in _HEADS_FIRST
+    return factorisation == "keras" and projection in HEADS_FIRST
 
 
 def to_peft(projection: str, a: np.ndarray, b: np.ndarray) -> Pair:
@@ -26,11 +26,11 @@ def to_peft(projection: str, a: np.ndarray, b: np.ndarray) -> Pair:
     of n heads and one B for all: they become n blocks, rank n * r. `lora_A` has the
     heads' A below each other, `lora_B` has B on its diagonal and is zero elsewhere.
     """
-    if projection in _HEADS_FIRST and b.ndim == 2:
+    if projection in HEADS_FIRST and b.ndim == 2:
         heads, hidden, rank = a.shape
         lora_a = a.transpose(0, 2, 1).reshape(heads * rank, hidden)
         lora_b = np.kron(np.eye(heads, dtype=b.dtype), b.T)
-    elif projection in _HEADS_FIRST:
+    elif projection in HEADS_FIRST:
         lora_a, lora_b = a.T, b.reshape(b.shape[0], -1).T
     else:
         lora_a, lora_b = a.reshape(-1, a.shape[-1]).T, b.T
@@ -42,7 +42,7 @@ def from_peft(
 ) -> Pair:
     """Return A and B, in the `shared` form, for a projection with such a kernel."""
     rank = lora_a.shape[0]
-    if projection in _HEADS_FIRST:
+    if projection in HEADS_FIRST:
         heads, _, head_dim = kernel
         a, b = lora_a.T, lora_b.reshape(heads, head_dim, rank).transpose(2, 0, 1)
     else:
