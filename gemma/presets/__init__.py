@@ -3,6 +3,7 @@
 Knows the files of KerasHub and Hugging Face and nothing of Keras, JAX or devices.
 """
 
+from gemma.presets.directory import FORM_FILES, UNFINISHED
 from gemma.presets.errors import PresetFileError
 from gemma.presets.hf_writing import write_hf
 from gemma.presets.mapping import aligned_empty
@@ -13,6 +14,8 @@ from gemma.presets.writing import write_preset
 
 __all__ = [
     "BUILT_IN",
+    "FORM_FILES",
+    "UNFINISHED",
     "BuiltIn",
     "Preset",
     "PresetFileError",

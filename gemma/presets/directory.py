@@ -54,6 +54,9 @@ FORM_FILES: dict[Form, tuple[str, ...]] = {
 }
 """Names and patterns of the files of either form; `config.json` stands first."""
 
+UNFINISHED = ".preset-*"
+"""Folders within a directory, of writers that were killed."""
+
 
 @contextlib.contextmanager
 def replaced_preset(directory: epath.PathLike) -> Iterator[epath.Path]:
@@ -61,9 +64,11 @@ def replaced_preset(directory: epath.PathLike) -> Iterator[epath.Path]:
 
     The folder lies within the directory, which needs room for both presets. Whatever
     fails, the older preset is as it was; a process that is killed while the files
-    change places leaves both of them, partly within the folder `.preset-*`.
+    change places leaves both of them, partly within the folder `.preset-*`. Such a
+    folder is removed by the next writer, unless an older preset's files are in it.
     """
     target = epath.Path(directory)
+    _remove_unfinished(target)
     folder = target / f".preset-{secrets.token_hex(4)}"
     new, old = folder / "new", folder / "old"
     new.mkdir(parents=True, exist_ok=True)
@@ -104,6 +109,12 @@ def _move(source: epath.Path, place: epath.Path) -> None:
     else:
         source.copy(place)
         source.unlink()
+
+
+def _remove_unfinished(target: epath.Path) -> None:
+    for folder in list(target.glob(UNFINISHED)) if target.exists() else []:
+        if not (folder / "old").exists():
+            _remove(folder)
 
 
 def _remove(folder: epath.Path) -> None:

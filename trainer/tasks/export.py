@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 
 from etils import epath
 
+from gemma.presets import FORM_FILES, UNFINISHED
 from trainer import storage
 from trainer.config.errors import ConfigError
 from trainer.config.schema import RunConfig
@@ -21,23 +22,8 @@ from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.subject import Subject, open_subject
 
 _FILES = {
-    "preset": (
-        "config.json",
-        "metadata.json",
-        "tokenizer.json",
-        "preprocessor.json",
-        "task.json",
-        "assets",
-        "model.weights.*",
-        "model_*.weights.h5",
-    ),
-    "hf": (
-        "config.json",
-        "generation_config.json",
-        "tokenizer*",
-        "special_tokens_map.json",
-        "model*.safetensors*",
-    ),
+    "preset": (*FORM_FILES["keras"], UNFINISHED),
+    "hf": (*FORM_FILES["hf"], UNFINISHED),
     "peft": ("adapter_config.json", "adapter_model.safetensors*"),
 }
 """Names that an export of each form may have left in a run's own directory."""
@@ -87,7 +73,8 @@ def _target(config: RunConfig, directory: RunDirectory) -> epath.Path:
     elif directory.exists():
         target = directory.artifacts / form
         expected, names = f"nothing but {form} files", storage.list_names(target)
-        others = [n for n in names if not any(fnmatch(n, f) for f in _FILES[form])]
+        allowed = [file.split("/")[0] for file in _FILES[form]]
+        others = [n for n in names if not any(fnmatch(n, f) for f in allowed)]
     else:
         raise ConfigError(
             key="export.path",

@@ -74,6 +74,14 @@ def test_a_failure_while_files_change_places_is_undone(tmp_path):
     assert files(tmp_path / "preset") == before
 
 
+def test_what_a_killed_writer_left_is_removed_unless_it_is_the_older_preset(tmp_path):
+    for name in (".preset-1/new/model.safetensors", ".preset-2/old/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("left")
+    write(write_hf, tmp_path)
+    assert [path.name for path in tmp_path.glob(".preset-*")] == [".preset-2"]
+
+
 @pytest.mark.parametrize("method", ["save_to_preset", "save_to_hf"])
 def test_a_quantized_model_is_saved_over_the_preset_it_reads(tmp_path, method):
     directory = tmp_path / "preset"
