@@ -34,6 +34,8 @@ from gemma.presets.errors import PresetFileError
 from gemma.presets.source import check_whole, local_file
 
 _RANK = "lora/vars/rank"
+OTHER_BASE = "use the preset that the adapter was trained on"
+OTHER_FACTORS = "pass one array for every path of factor_shapes"
 _FETCH = "copy the .lora.h5 file and its .json again, both from one place"
 
 
@@ -109,7 +111,12 @@ def write_lora(
     shapes = factors.factor_shapes(
         config, rank=rank, targets=targets, factorisation=factorisation
     )
-    check_whole("adapters", {n: a.shape for n, a in arrays.items()}, shapes)
+    check_whole(
+        "adapters",
+        {n: a.shape for n, a in arrays.items()},
+        shapes,
+        fix=OTHER_FACTORS,
+    )
     for name, values in arrays.items():
         if values.dtype != np.float32:
             raise ValueError(f"{name} must be float32, received {values.dtype}")
@@ -257,7 +264,7 @@ def _targets_of(
                 path,
                 expected="adapters for projections of this model",
                 received=f"one for layer number {number}, which has no projection",
-                fix="use the preset that the adapter was trained on",
+                fix=OTHER_BASE,
             )
         names.add(layers[number].rsplit("/", 1)[-1])
     return tuple(name for name in PROJECTIONS if name in names)
@@ -279,5 +286,6 @@ def _named(
     shapes = factors.factor_shapes(
         config, rank=rank, targets=targets, factorisation="keras"
     )
-    check_whole(path, {n: v.shape for n, v in named.items()}, shapes)
+    found = {name: data.shape for name, data in named.items()}
+    check_whole(path, found, shapes, fix=OTHER_BASE)
     return {name: named[name] for name in shapes}

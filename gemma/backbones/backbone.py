@@ -170,6 +170,7 @@ class Backbone(AdapterMethods, QuantizedMethods, keras.Model):
             preset.name,
             preset.config.parameter_shapes(),
             self.gemma_config.parameter_shapes(),
+            fix="leave out the arguments that change the preset's dimensions",
         )
         with preset.weights() as weights:
             if self.quantization is not None:

@@ -19,7 +19,7 @@ from gemma.config import HEADS_FIRST, GemmaConfig
 from gemma.presets.errors import PresetFileError
 from gemma.presets.file_weights import FileWeights
 from gemma.presets.safetensors_file import open_safetensors
-from gemma.presets.source import check_whole, inside, local_file
+from gemma.presets.source import OTHER_CONFIG, check_whole, inside, local_file
 from gemma.presets.weight_index import indexed_files
 
 WEIGHTS_FILE = "model.safetensors"
@@ -127,6 +127,7 @@ def open_hf_weights(directory: epath.Path, config: GemmaConfig) -> FileWeights:
             directory,
             {name: tensor.shape for name, tensor in tensors.items()},
             {name: hf_shape(path, shapes[path]) for name, path in names.items()},
+            fix=OTHER_CONFIG,
         )
         _check_dtypes(directory, tensors)
         stored = {

@@ -15,7 +15,7 @@ from gemma.config import GemmaConfig
 from gemma.presets import hdf5, keras_layout
 from gemma.presets.errors import PresetFileError
 from gemma.presets.file_weights import FileWeights, Stored
-from gemma.presets.source import check_whole, inside, local_file
+from gemma.presets.source import OTHER_CONFIG, check_whole, inside, local_file
 from gemma.presets.weight_index import indexed_files
 
 WEIGHTS_FILE = "model.weights.h5"
@@ -33,7 +33,8 @@ def open_keras_weights(directory: epath.Path, config: GemmaConfig) -> FileWeight
     with contextlib.ExitStack() as cleanup:
         found = _open(directory, cleanup)
         stored = {names.get(name, name): data for name, data in found.items()}
-        check_whole(directory, {p: data.shape for p, data in stored.items()}, shapes)
+        found_shapes = {path: data.shape for path, data in stored.items()}
+        check_whole(directory, found_shapes, shapes, fix=OTHER_CONFIG)
         return FileWeights(shapes, stored, cleanup.pop_all())
 
 

@@ -24,6 +24,9 @@ from gemma.presets.errors import PresetFileError
 Index = tuple[slice, ...]
 Shapes = Mapping[str, tuple[int, ...]]
 
+OTHER_CONFIG = "use a directory whose config.json belongs to its weights"
+"""What to do where the weights are not those of the config beside them."""
+
 
 class WeightSource(Protocol):
     """Arrays of a preset by variable path; closes as a context manager."""
@@ -58,13 +61,20 @@ class WeightSource(Protocol):
         """Close the files."""
 
 
-def check_whole(subject: object, found: Shapes, expected: Shapes) -> None:
+def check_whole(
+    subject: object, found: Shapes, expected: Shapes, *, fix: str
+) -> None:
     """Refuse what lacks a variable, has one of another shape, or one too many.
+
+    Args:
+        subject: What was looked at.
+        found: Shapes that it has.
+        expected: Shapes that it should have.
+        fix: What to do about any difference.
 
     Raises:
         PresetFileError: Names the first of them and how many there are.
     """
-    fix = "use a directory whose config.json belongs to its weights"
     if missing := [path for path in expected if path not in found]:
         raise PresetFileError(
             subject,

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from gemma.adapters.factors import FACTOR_A, FACTOR_B, factor_shapes, scale_factor
-from gemma.adapters.files import Adapter
+from gemma.adapters.files import OTHER_BASE, Adapter
 from gemma.adapters.peft import factors, names
 from gemma.adapters.peft.config import MERGE_FIRST, PeftConfig, read_peft_config
 from gemma.adapters.sidecar import Sidecar, read_sidecar
@@ -126,7 +126,8 @@ def _as_written(
         targets=sidecar.targets,
         factorisation=sidecar.factorisation,
     )
-    check_whole(path, {n: v.shape for n, v in arrays.items()}, shapes)
+    found = {name: values.shape for name, values in arrays.items()}
+    check_whole(path, found, shapes, fix=OTHER_BASE)
     return Adapter(
         arrays={name: arrays[name] for name in shapes},
         rank=rank,
@@ -165,6 +166,7 @@ def _read_pairs(path: epath.Path, described: PeftConfig, config: GemmaConfig) ->
             f"{path}, {modules[layer]}",
             {factor: values.shape for factor, values in pair.items()},
             {"A": (rank, inputs), "B": (outputs, rank)},
+            fix=OTHER_BASE,
         )
     return {(layer, modules[layer]): (p["A"], p["B"]) for layer, p in found.items()}
 

@@ -15,6 +15,7 @@ import safetensors.numpy
 from etils import epath
 
 from gemma.adapters.factors import FACTOR_A, FACTOR_B, factor_shapes
+from gemma.adapters.files import OTHER_FACTORS
 from gemma.adapters.peft import factors, names
 from gemma.adapters.peft.config import PeftConfig
 from gemma.adapters.sidecar import Sidecar, write_sidecar
@@ -92,7 +93,12 @@ def _tensors(
         targets=sidecar.targets,
         factorisation=sidecar.factorisation,
     )
-    check_whole("adapters", {n: v.shape for n, v in adapters.items()}, shapes)
+    check_whole(
+        "adapters",
+        {n: v.shape for n, v in adapters.items()},
+        shapes,
+        fix=OTHER_FACTORS,
+    )
     tensors: dict[str, np.ndarray] = {}
     ranks: dict[str, int] = {}
     for layer, module in names.layers_of(config, sidecar.targets):

@@ -194,7 +194,7 @@ def test_a_file_that_lacks_a_layer_is_refused(tmp_path):
     path.write_bytes((GOLDEN / "gemma2/adapter.lora.h5").read_bytes())
     with h5py.File(path, "a") as file:
         del file["lora/24"]
-    with pytest.raises(PresetFileError, match="none for decoder_block_1/attention/q"):
+    with pytest.raises(PresetFileError, match="none for .*the adapter was trained on"):
         read_lora(path, config_of())
 
 
@@ -211,7 +211,7 @@ def test_writing_names_what_is_wrong(tmp_path):
         doubles = {name: values.astype(np.float64) for name, values in arrays.items()}
         write_lora(path, doubles, config=config, alpha=3.0, **settings)
     arrays.popitem()
-    with pytest.raises(ValueError, match="adapters: expected all 6 variables"):
+    with pytest.raises(ValueError, match="expected all 6 variables.*; pass one array"):
         write_lora(path, arrays, config=config, alpha=3.0, **settings)
     assert not path.exists()
 

@@ -126,7 +126,7 @@ def test_weights_of_other_dimensions_are_refused(directory):
     with pytest.raises(ValueError, match=r"received shape \(2048, 48\)") as error:
         GemmaBackbone.from_preset(directory, vocabulary_size=96)
     assert "token_embedding/embeddings" in str(error.value)
-    with pytest.raises(ValueError, match="none for decoder_block_3"):
+    with pytest.raises(ValueError, match="none for decoder_block_3.*; leave out the"):
         GemmaBackbone.from_preset(directory, num_layers=4)
 
 
