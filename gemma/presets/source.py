@@ -61,9 +61,7 @@ class WeightSource(Protocol):
         """Close the files."""
 
 
-def check_whole(
-    subject: object, found: Shapes, expected: Shapes, *, fix: str
-) -> None:
+def check_whole(subject: object, found: Shapes, expected: Shapes, *, fix: str) -> None:
     """Refuse what lacks a variable, has one of another shape, or one too many.
 
     Args:
