@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import zlib
 from collections.abc import Callable, Iterator
 
 import h5py
@@ -25,6 +26,11 @@ _MAX_FILE_EXPANSION = 10
 _FREE_BYTES = 64 << 20
 """and all of a file this many bytes and times its size: zeros are few in weights."""
 _MAX_DEPTH = 16
+_FILTERS = (
+    (h5py.h5z.FILTER_DEFLATE,),
+    (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE),
+)
+"""By which a dataset may be compressed."""
 
 _FETCH = "fetch the file again from where it was published"
 
@@ -156,6 +162,32 @@ def _check_dataset(file: h5py.File, name: str, dataset: h5py.Dataset) -> None:
     declared, stored = _declared(dataset), dataset.id.get_storage_size()
     if declared > _MAX_EXPANSION * stored:
         _refuse(file, name, f"{declared} bytes declared and {stored} stored")
+    _check_chunks(file, name, dataset)
+
+
+def _check_chunks(file: h5py.File, name: str, dataset: h5py.Dataset) -> None:
+    """Refuse a compressed chunk that spells out anything but its size.
+
+    HDF5 gives inflating as much memory as the stream asks for.
+    """
+    settings = dataset.id.get_create_plist()
+    count = settings.get_nfilters()
+    filters = tuple(settings.get_filter(number)[0] for number in range(count))
+    if not filters:
+        return
+    if filters not in _FILTERS:
+        _refuse(file, name, f"filters {filters}, which are not shuffle and gzip")
+    places: list[tuple[int, ...]] = []
+    dataset.id.chunk_iter(lambda chunk: places.append(chunk.chunk_offset))
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    for place in places:
+        skipped, content = dataset.id.read_direct_chunk(place)
+        try:
+            found = len(zlib.decompressobj().decompress(content, size + 1))
+        except zlib.error:
+            found = 0
+        if skipped or found != size:
+            _refuse(file, name, f"a chunk that does not hold its {size} bytes")
 
 
 def _declared(dataset: h5py.Dataset) -> int:
