@@ -1,6 +1,6 @@
 """What 8 and 4 bits cost the tiny preset, and the plain scheme beside them.
 
-`tests/benchmarks/results/quantised.md` has the figures on all held-out rows. At 8 bits
+`tests/benchmarks/results/quantized.md` has the figures on all held-out rows. At 8 bits
 perplexities differ by their fourth digit in either direction: there the divergence from
 the float model tells the schemes apart.
 """
@@ -13,7 +13,7 @@ import pytest
 BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from quantised import SCHEMES, Subject, chats, table  # noqa: E402
+from quantized import SCHEMES, Subject, chats, table  # noqa: E402
 
 
 @pytest.fixture(scope="module")

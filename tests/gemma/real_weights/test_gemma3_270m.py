@@ -20,13 +20,13 @@ from gemma.stacked.tree import stack_values
 TESTS = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TESTS / "benchmarks"))
 
-from quantised import SCHEMES, Subject, plain  # noqa: E402
+from quantized import SCHEMES, Subject, plain  # noqa: E402
 
 pytestmark = pytest.mark.real_weights
 
 PROMPT = "def fibonacci(n):"
 MAX_PERPLEXITY = 9.0
-# measured: 6.24 for floats; tests/benchmarks/results/quantised.md has the others
+# measured: 6.24 for floats; tests/benchmarks/results/quantized.md has the others
 MAX_QUANTIZED = {"int8": 6.3, "int4": 9.0}
 
 
@@ -104,7 +104,7 @@ def test_it_reads_english_in_fewer_bits(directory, english, quantization):
 
 
 def test_it_loses_less_than_under_one_scale_a_channel(directory, english):
-    """`tests/benchmarks/results/quantised.md`; 8 bits differ in perplexity by noise."""
+    """`tests/benchmarks/results/quantized.md`; 8 bits differ in perplexity by noise."""
     subject = Subject(directory)
     costs = subject.costs([plain(english, subject.tokenizer)], SCHEMES)
     base = costs["float"].perplexity

@@ -8,7 +8,7 @@ on the same functions in float32; tests hold the integers to these floats.
 - gemma2_tiny_en: WordNet's held-out rows as chats; the responses count.
 - Gemma 3 270M (GEMMA3_270M_DIR): the same rows as lines of text, and plain English.
 
-    GEMMA3_270M_DIR=DIRECTORY python tests/benchmarks/quantised.py [--out DIRECTORY]
+    GEMMA3_270M_DIR=DIRECTORY python tests/benchmarks/quantized.py [--out DIRECTORY]
 """
 
 import argparse
@@ -224,7 +224,7 @@ def table(costs: dict[str, Cost]) -> str:
 
 
 def main() -> None:
-    """Measure and write `quantised.md`."""
+    """Measure and write `quantized.md`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args()
@@ -244,7 +244,7 @@ def main() -> None:
             measured[name] = real.costs(texts, SCHEMES)
     sections = [f"## {name}\n\n{table(costs)}\n" for name, costs in measured.items()]
     text = "\n".join([_INTRODUCTION, *sections])
-    (args.out / "quantised.md").write_text(text)
+    (args.out / "quantized.md").write_text(text)
     print(text)
 
 
@@ -253,7 +253,7 @@ _INTRODUCTION = """# Weights in 8 and 4 bits
 Every kernel and the embedding; norms stay as they are. Blocks of 32 along the summed
 dim share a bfloat16 scale: 8.5 and 4.5 bits a weight. One absmax scale a channel,
 rounded to nearest, is what they are compared with. Measured in float32 by
-`tests/benchmarks/quantised.py`; distances of logits are relative to the float logits'
+`tests/benchmarks/quantized.py`; distances of logits are relative to the float logits'
 standard deviation (rms) or absolute (largest).
 """
 
