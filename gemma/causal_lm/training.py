@@ -99,8 +99,8 @@ def _check_optimizer(
     found = next((v for v in variables if v.dtype == "bfloat16"), None)
     if found is not None:
         raise ValueError(
-            f"{type(optimizer).__name__} cannot train {found.path} in bfloat16, where its "
-            f"beta_2={beta_2} is 1; load the model with dtype='float32', or call "
+            f"{type(optimizer).__name__} cannot train {found.path} in bfloat16, where "
+            f"its beta_2={beta_2} is 1; load the model with dtype='float32', or call "
             "backbone.enable_lora, whose adapters are float32"
         )
 
