@@ -45,7 +45,8 @@ def test_its_checkpoints_hold_no_base(finished):
         sum(f.stat().st_size for f in (finished.root / name).rglob("checkpoints/**/*"))
         for name in ("none", "int4")
     ]
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+    # Orbax's own files vary by a tenth; a base of 4 bits would add 2.1 MB a checkpoint
+    assert abs(sizes[1] - sizes[0]) < 500_000
 
 
 def test_its_adapter_was_made_on_4_bits_and_stands_on_the_floats_too(finished):
