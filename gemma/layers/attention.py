@@ -20,14 +20,17 @@ from gemma.layers.rms_normalization import RMSNormalization
 from gemma.layers.rotary import rotate
 
 KeysAndValues = tuple[jax.Array, jax.Array]
-"""Of some tokens: each [batch, tokens, kv_heads, head_dim]."""
+"""Of tokens, each [batch, tokens, kv_heads, head_dim]; or of a cache, as there."""
 
 
 class Cache(NamedTuple):
     """What one layer remembers of the tokens before, and where the next one goes.
 
+    Heads stand beside each other in one dim: with a dim of their own, XLA:CPU copies
+    the cache in each step where there is one head.
+
     Attributes:
-        keys: [batch, places, kv_heads, head_dim].
+        keys: [batch, places, kv_heads x head_dim].
         values: As `keys`.
         place: int32 [], where the token of every row enters.
         visible: bool [batch or 1, 1, places], `place` itself included.
@@ -98,11 +101,11 @@ class CachedGemmaAttention(keras.layers.Layer):
         cache: Cache | None = None,
         training: bool | None = None,
     ) -> tuple[jax.Array, KeysAndValues]:
-        """Return the mix [batch, seq, hidden] and the keys and values of `x`.
+        """Return the mix [batch, seq, hidden], and the keys and values it is of.
 
         Without a cache, queries and keys are the tokens of `x` in order. With one,
-        `x` holds one token a row, and the cache says what it sees; whoever keeps the
-        cache writes the token's key and value into it.
+        `x` holds one token a row, whose key and value enter the cache; it says what
+        the token sees.
 
         Args:
             x: [batch, seq, hidden], normalised.
@@ -133,8 +136,10 @@ class CachedGemmaAttention(keras.layers.Layer):
             )
             mixed = attend(query, key, value, visible, soft_cap=soft_cap)
         else:
-            keys = write_token(cache.keys, key, cache.place)
-            values = write_token(cache.values, value, cache.place)
+            heads = key.shape[2:]
+            key = write_token(cache.keys, key, cache.place)
+            value = write_token(cache.values, value, cache.place)
+            keys, values = (x.reshape(*x.shape[:2], *heads) for x in (key, value))
             mixed = attend(query, keys, values, cache.visible, soft_cap=soft_cap)
         return self.output_dense(mixed, training=training), (key, value)
 
@@ -144,6 +149,6 @@ class CachedGemma3Attention(CachedGemmaAttention):
 
 
 def write_token(kept: jax.Array, token: jax.Array, place: jax.Array) -> jax.Array:
-    """Put [batch, 1, kv_heads, head_dim] at a place of [batch, places, ...]."""
-    token = token.astype(kept.dtype)
+    """Put [batch, 1, kv_heads, head_dim] at a place of a cache."""
+    token = token.reshape(token.shape[0], 1, -1).astype(kept.dtype)
     return jax.lax.dynamic_update_slice_in_dim(kept, token, place, axis=1)

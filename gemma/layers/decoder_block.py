@@ -134,13 +134,13 @@ class GemmaDecoderBlock(keras.layers.Layer):
         cache: Cache | None = None,
         training: bool | None = None,
     ) -> tuple[jax.Array, KeysAndValues]:
-        """Run the block and return the keys and values of `x` too, for decoding.
+        """Run the block and return its keys and values too, for decoding.
 
         Args as in `CachedGemmaAttention.call`; `positions` default to 0, 1, 2, ...
         """
         if positions is None:
             positions = jnp.arange(x.shape[1], dtype="int32")[None]
-        mixed, token = self.attention(
+        mixed, kept = self.attention(
             self.pre_attention_norm(x),
             positions=positions,
             segment_ids=segment_ids,
@@ -157,7 +157,7 @@ class GemmaDecoderBlock(keras.layers.Layer):
         narrow = self.ffw_linear(wide, training=training)
         if self.config.use_post_ffw_norm:
             narrow = self.post_ffw_norm(narrow)
-        return x + self._drop(narrow, training), token
+        return x + self._drop(narrow, training), kept
 
     def _drop(self, x: jax.Array, training: bool | None) -> jax.Array:
         if not training or not self.config.dropout:

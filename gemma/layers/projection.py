@@ -115,7 +115,7 @@ class Projection(keras.layers.EinsumDense):
             outputs = frozen_einsum(self.equation, inputs, self.quantized.value)
         else:
             kernel = jnp.asarray(self._kernel.value, self.compute_dtype)
-            outputs = jnp.einsum(self.equation, inputs, kernel)
+            outputs = project(self.equation, inputs, kernel)
         if not self.lora_enabled:
             return outputs
         if training and self.lora_dropout:
@@ -194,3 +194,18 @@ def merge_adapter(
     a, b = jnp.asarray(a, "float32"), jnp.asarray(b, "float32")
     delta = jnp.einsum("dr,rnh->ndh", a, b) if b.ndim == 3 else a @ b
     return jnp.asarray(kernel, "float32") + scale * delta
+
+
+def project(equation: str, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return the einsum of an equation over a kernel.
+
+    For one token a row, while decoding, heads are multiplied as they lie in the kernel:
+    XLA:CPU copies the whole kernel transposed for an einsum over them.
+    """
+    if inputs.shape[1] != 1 or kernel.ndim != 3:
+        return jnp.einsum(equation, inputs, kernel)
+    batch = inputs.shape[0]
+    if inputs.ndim == 4:  # (batch, 1, heads, head_dim) x (heads, head_dim, hidden)
+        return inputs.reshape(batch, 1, -1) @ kernel.reshape(-1, kernel.shape[-1])
+    rows = jnp.broadcast_to(inputs[:, 0], (kernel.shape[0], batch, inputs.shape[-1]))
+    return (rows @ kernel).swapaxes(0, 1)[:, None]

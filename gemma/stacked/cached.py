@@ -22,7 +22,7 @@ from gemma.stacked.forward import LayerWeights, Stacked, Weights
 from gemma.stacked.tree import Stack
 
 Caches = tuple[KeysAndValues, ...]
-"""Of the layers of a scan step, each [batch, places, kv_heads, head_dim]."""
+"""Of the layers of a scan step, each [batch, places, kv_heads x head_dim]."""
 
 
 @functools.partial(
@@ -110,7 +110,7 @@ def decode(
             kept[stack.name] = []
             for step, old in zip(layers, caches, strict=True):
                 x, new = extend(x, step, old)
-                kept[stack.name].append(_written(old, new, state))
+                kept[stack.name].append(new)
         else:
             x, kept[stack.name] = _scan_caches(extend, x, layers, caches, state)
     state = DecodingState(kept, state.starts, state.column + 1)
@@ -123,11 +123,11 @@ def places(config: GemmaConfig, kind: AttentionKind, columns: int) -> int:
 
 
 def _last_places(tokens: jax.Array, size: int) -> jax.Array:
-    """Return the last `size` columns of [batch, columns, ...], each at its place."""
+    """Return the last `size` columns of [batch, columns, heads, dim], each in place."""
     columns = tokens.shape[1]
+    tokens = tokens.reshape(*tokens.shape[:2], -1)
     if columns <= size:
-        rest = [(0, 0), (0, size - columns), (0, 0), (0, 0)]
-        return jnp.pad(tokens, rest)
+        return jnp.pad(tokens, [(0, 0), (0, size - columns), (0, 0)])
     return jnp.roll(tokens[:, columns - size :], columns % size, axis=1)
 
 
@@ -156,16 +156,16 @@ def _extend(
     layers: LayerWeights,
     caches: Caches,
 ) -> tuple[jax.Array, Caches]:
-    """Run the layers of one scan step on a token; return its keys and values."""
+    """Run the layers of one scan step on a token; return their caches with it."""
     positions = (state.column - state.starts)[:, None]
     found = []
     for k, (keys, values) in enumerate(caches):
         size = keys.shape[1]
         cache = Cache(keys, values, state.column % size, _visible(state, size))
-        x, token = stacked.run_block(
+        x, kept = stacked.run_block(
             stack, k, layers, x, positions=positions, cache=cache
         )
-        found.append(token)
+        found.append(kept)
     return x, tuple(found)
 
 
@@ -187,24 +187,23 @@ def _scan_caches(
             lambda kept: jax.lax.dynamic_index_in_dim(kept, step, keepdims=False),
             caches,
         )
-        x, tokens = extend(x, layers, here)
-        return (x, _written(caches, tokens, state, step)), None
+        x, new = extend(x, layers, here)
+        return (x, _with_newest(caches, new, state, step)), None
 
     return jax.lax.scan(run, (x, caches), (jnp.arange(steps), layers))[0]
 
 
-def _written(
-    caches: Caches, tokens: Caches, state: DecodingState, *step: jax.Array
+def _with_newest(
+    caches: Caches, new: Caches, state: DecodingState, step: jax.Array
 ) -> Caches:
-    """Put tokens in place; with a step, into its caches among those of all steps."""
+    """Put the newest token of one scan step's caches into the caches of all steps."""
 
-    def put(kept: jax.Array, token: jax.Array) -> jax.Array:
-        place = state.column % kept.shape[-3]
-        token = token.astype(kept.dtype)
-        token = token.reshape((1,) * len(step) + token.shape)
-        return jax.lax.dynamic_update_slice(kept, token, (*step, 0, place, 0, 0))
+    def put(kept: jax.Array, one: jax.Array) -> jax.Array:
+        place = state.column % one.shape[1]
+        token = jax.lax.dynamic_slice_in_dim(one, place, 1, axis=1)[None]
+        return jax.lax.dynamic_update_slice(kept, token, (step, 0, place, 0))
 
-    return jax.tree.map(put, caches, tokens)
+    return jax.tree.map(put, caches, new)
 
 
 def _visible(state: DecodingState, size: int) -> jax.Array:

@@ -115,9 +115,9 @@ def test_local_layers_keep_a_window_and_global_ones_everything(build, texts):
         steps=1,
     )
     shapes = [keys.shape for keys, _ in state.kept["decoder_blocks"]]
-    assert shapes == 5 * [(1, 3, 4, 2, 8)] + [(1, 3, 24, 2, 8)]
+    assert shapes == 5 * [(1, 3, 4, 16)] + [(1, 3, 24, 16)]
     assert [keys.shape for keys, _ in state.kept["decoder_blocks_rest"]] == [
-        (2, 3, 4, 2, 8)
+        (2, 3, 4, 16)
     ]
 
 
