@@ -4,10 +4,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-QUICK := not slow and not peers and not real_weights
+QUICK := not slow and not peers and not real_weights and not gpu and not tpu_aot
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-peers test-real pretrain-data bench lint clean
+.PHONY: demo test test-slow test-peers test-real test-tpu-aot pretrain-data bench \
+	lint clean
 
 demo: .venv/.installed
 	$(BIN)/python -m trainer
@@ -16,7 +17,7 @@ test: .venv/.installed-dev lint
 	$(PYTEST) -m "$(QUICK)"
 
 test-slow: .venv/.installed-dev
-	$(PYTEST) -m "slow and not peers"
+	$(PYTEST) -m "slow and not peers and not gpu and not tpu_aot"
 
 test-peers: .venv-peers/.installed
 	.venv-peers/bin/python -m pytest -q -m "peers"
@@ -26,6 +27,11 @@ test-peers: .venv-peers/.installed
 test-real: .venv/.installed-dev
 	@test -n "$$GEMMA3_270M_DIR" || { echo "Set GEMMA3_270M_DIR."; exit 1; }
 	$(BIN)/python -m pytest -q -m "real_weights"
+
+# TPU programs compiled on a machine without a TPU; two cores, 120 s and 3 GB for each.
+test-tpu-aot: .venv-plan/.installed
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 \
+		.venv-plan/bin/python -m pytest -q -m "tpu_aot"
 
 pretrain-data: .venv/.installed
 	$(BIN)/python tests/tools/pretrain_data.py
@@ -41,7 +47,7 @@ lint: .venv/.installed-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-peers .cache build dist
+	rm -rf .venv .venv-peers .venv-plan .cache build dist
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed."; exit 1; }
@@ -59,4 +65,11 @@ clean:
 .venv-peers/.installed: .venv/bin/python pyproject.toml
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --editable ".[dev,peers]"
+	@touch $@
+
+# libtpu is large and only compiles: an environment of its own leaves the others quick.
+.venv-plan/.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-plan
+	.venv-plan/bin/python -m pip install --quiet --constraint constraints.txt \
+		--editable ".[dev,plan]"
 	@touch $@
