@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
@@ -73,6 +74,17 @@ class Model:
         """Return the shardings of some paths, or of all."""
         chosen = self.tree if paths is None else paths
         return {path: self.placement.sharding(self.tree[path]) for path in chosen}
+
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Return shape, dtype and sharding of every array of the tree."""
+        return {
+            path: jax.ShapeDtypeStruct(
+                variable.shape,
+                variable.dtype,
+                sharding=self.placement.sharding(variable),
+            )
+            for path, variable in self.tree.items()
+        }
 
 
 def build_model(

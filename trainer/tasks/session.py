@@ -1,12 +1,14 @@
 """The parts of a run, assembled from its configuration.
 
 Turns a `RunConfig` into mesh, model, tokenizer and data. Every task starts here, so
-that what was trained and what is asked later are the same.
+that what was trained and what is asked later are the same. What a step is compiled
+from needs no tokenizer and no device of this machine: `assemble` stops there.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import Mesh
@@ -14,6 +16,7 @@ from jax.sharding import Mesh
 from gemma.adapters import Adapter
 from gemma.lora import LoraSettings
 from gemma.presets import Preset, PresetFileError, open_preset
+from gemma.quantized.grid import Quantization
 from gemma.tokenizers import GemmaTokenizer
 from trainer.config.errors import PresetError
 from trainer.config.schema import RunConfig
@@ -30,21 +33,27 @@ from trainer.model.memory import MemoryPlan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Session:
-    """What a task works with."""
+class Assembly:
+    """What a step is compiled from; the devices may be described and not be here."""
 
     config: RunConfig
     choice: MeshChoice
     mesh: Mesh
     model: Model
     adapter: Adapter | None  # to start from
-    tokenizer: GemmaTokenizer
 
     @property
     def microbatches(self) -> int:
         """Forward passes of an optimizer step."""
         trainer = self.config.trainer
         return trainer.global_batch_size // trainer.forward_size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Session(Assembly):
+    """What a task works with."""
+
+    tokenizer: GemmaTokenizer
 
     def open_data(self) -> TrainingData:
         """Open and check the rows of the configuration."""
@@ -67,47 +76,70 @@ def build_session(config: RunConfig, *, saved: LoraSettings | None = None) -> Se
         PresetError: The preset cannot be opened, or has no tokenizer.
         ConfigError: The mesh or the adapters are impossible.
     """
+    devices = jax.devices()
+    memory = device_bytes(devices[0])
+    parts = assemble(config, devices, bytes_per_device=memory, saved=saved)
+    fields = {f.name: getattr(parts, f.name) for f in dataclasses.fields(parts)}
+    return Session(**fields, tokenizer=_tokenizer(parts.model.preset))
+
+
+def assemble(
+    config: RunConfig,
+    devices: Sequence[jax.Device],
+    *,
+    bytes_per_device: int | None,
+    saved: LoraSettings | None = None,
+) -> Assembly:
+    """Choose the mesh and build the model without arrays, weights or tokenizer.
+
+    Args:
+        config: What to build.
+        devices: Those of all processes, or those of a topology.
+        bytes_per_device: Memory of a device, for `mesh=auto`; None when unknown.
+        saved: Settings of adapters that are restored; their `lora.path` is not read.
+
+    Raises:
+        PresetError: The preset cannot be opened.
+        ConfigError: The mesh or the adapters are impossible.
+    """
     preset = _open(config.preset.name)
     lora, adapter = saved, None
     if saved is None:
         lora, adapter = adapter_settings(config.lora, preset)
-    devices = jax.devices()
     config = _with_dtype(config, devices[0].platform)
     quantize = config.preset.quantize
     quantize = None if quantize == "none" else quantize
-    trainer = config.trainer
-    plan = MemoryPlan(
-        config=preset.config,
-        dtype_bytes=4 if config.preset.dtype == "float32" else 2,
-        lora=lora,
-        quantize=quantize,
-        sequence_length=config.data.sequence_length,
-        microbatch_size=trainer.forward_size,
-        remat=trainer.remat,
-        loss_chunk_tokens=trainer.loss_chunk_tokens,
-    )
+    plan = _memory_plan(config, preset, lora, quantize)
     choice = choose_mesh(
         config.mesh.shape,
         num_devices=len(devices),
         microbatch_size=plan.microbatch_size,
         planned_bytes=plan.bytes_per_device,
-        bytes_per_device=device_bytes(devices[0]),
+        bytes_per_device=bytes_per_device,
     )
     mesh = build_mesh(choice.shape, devices)
-    model = build_model(
-        preset,
-        mesh,
-        dtype=config.preset.dtype,
+    dtype = config.preset.dtype
+    model = build_model(preset, mesh, dtype=dtype, lora=lora, quantize=quantize)
+    return Assembly(
+        config=config, choice=choice, mesh=mesh, model=model, adapter=adapter
+    )
+
+
+def _memory_plan(
+    config: RunConfig,
+    preset: Preset,
+    lora: LoraSettings | None,
+    quantize: Quantization | None,
+) -> MemoryPlan:
+    return MemoryPlan(
+        config=preset.config,
+        dtype_bytes=4 if config.preset.dtype == "float32" else 2,
         lora=lora,
         quantize=quantize,
-    )
-    return Session(
-        config=config,
-        choice=choice,
-        mesh=mesh,
-        model=model,
-        adapter=adapter,
-        tokenizer=_tokenizer(preset),
+        sequence_length=config.data.sequence_length,
+        microbatch_size=config.trainer.forward_size,
+        remat=config.trainer.remat,
+        loss_chunk_tokens=config.trainer.loss_chunk_tokens,
     )
 
 

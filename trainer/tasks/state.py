@@ -9,17 +9,17 @@ import jax
 
 from gemma.abstract import build_abstract
 from trainer.checkpoint import Store
-from trainer.model.assemble import Model
+from trainer.model.assemble import Model, split
 from trainer.model.state import Arrays
-from trainer.tasks.session import Session
+from trainer.tasks.session import Assembly
 from trainer.training.optimizer import StackedOptimizer, averaged_weights
 from trainer.training.schedule import Schedule
 from trainer.training.step import TrainState
 
 
-def build_optimizer(session: Session) -> StackedOptimizer:
+def build_optimizer(parts: Assembly) -> StackedOptimizer:
     """Build the optimizer and schedule of a configuration over the trained arrays."""
-    config, model = session.config, session.model
+    config, model = parts.config, parts.model
     schedule = Schedule(
         config.schedule.name,
         peak=config.optimizer.learning_rate,
@@ -47,14 +47,7 @@ def shapes_of_state(
     model: Model, optimizer: StackedOptimizer
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shape, dtype and sharding of every array of a state, under flat names."""
-    trainable = {
-        path: jax.ShapeDtypeStruct(
-            model.tree[path].shape,
-            model.tree[path].dtype,
-            sharding=model.placement.sharding(model.tree[path]),
-        )
-        for path in model.trainable
-    }
+    trainable, _ = split(model.shapes(), model)
     return flatten_state(TrainState(trainable, optimizer.shapes()))
 
 

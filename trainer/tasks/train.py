@@ -18,11 +18,11 @@ from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
 from trainer.data.order import Position
 from trainer.model.assemble import initial_arrays, split
-from trainer.model.objective import training_loss
 from trainer.model.state import Arrays
 from trainer.tasks.console import Bar, Screen
 from trainer.tasks.evaluator import Evaluator
 from trainer.tasks.introduce import introduce
+from trainer.tasks.program import build_step
 from trainer.tasks.run_adapters import keep_settings, saved_settings
 from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.samples import Samples, samples_so_far
@@ -32,17 +32,12 @@ from trainer.tasks.state import (
     flatten_state,
     restore_state,
     shapes_of_state,
-    state_shardings,
     weights_in_use,
 )
 from trainer.tasks.trackers import open_trackers
 from trainer.tracking import Sample, Tracker
 from trainer.training.loop import Hooks, Outcome, PlacedBatch, Progress, Rhythm, train
-from trainer.training.step import (
-    TrainState,
-    build_train_step,
-    place_batch,
-)
+from trainer.training.step import TrainState, place_batch
 from trainer.training.stop import StopRequest
 
 
@@ -210,18 +205,7 @@ class Run:
 
     def _train(self, state: TrainState, frozen: Arrays, progress: Progress) -> Outcome:
         config = self.config
-        step_function = build_train_step(
-            training_loss(
-                self.session.model,
-                remat=config.trainer.remat,
-                chunk_tokens=config.trainer.loss_chunk_tokens,
-            ),
-            self.optimizer,
-            clip_norm=config.optimizer.clip_norm,
-            dropout_seed=config.seed if config.lora.dropout else None,
-            state_shardings=state_shardings(self.session.model, self.optimizer),
-            replicated=self.session.model.placement.replicated(),
-        )
+        step_function = build_step(self.session, self.optimizer)
         rhythm = Rhythm(
             num_train_steps=config.trainer.num_train_steps,
             eval_every_steps=config.trainer.eval_every_steps if self.evaluator else 0,
