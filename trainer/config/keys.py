@@ -1,7 +1,8 @@
 """Every key of the schema with its type, meaning and unit.
 
-Turns the dataclasses of `trainer.config.schema` into dotted names and back into flat
-values. The meaning is the string on the line after a field, read from the source.
+Turns the dataclasses of `trainer.config.schema`, whatever file each is written in, into
+dotted names and back into flat values. The meaning is the string on the line after a
+field, read from the source.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import sys
 import types
 import typing
 from functools import cache
@@ -86,7 +88,7 @@ def _walk(owner: type, prefix: str) -> typing.Iterator[tuple[str, KeyFacts]]:
 
 def _meanings(owner: type) -> dict[str, str]:
     """Map the fields of a dataclass to the strings below them."""
-    body = typing.cast(ast.ClassDef, _source().body[_position(owner)]).body
+    body = _definition(owner).body
     meanings = {}
     for field, doc in zip(body, body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr):
@@ -96,14 +98,14 @@ def _meanings(owner: type) -> dict[str, str]:
     return meanings
 
 
-@cache
-def _source() -> ast.Module:
-    return ast.parse(inspect.getsource(schema))
-
-
-def _position(owner: type) -> int:
+def _definition(owner: type) -> ast.ClassDef:
     return next(
-        number
-        for number, node in enumerate(_source().body)
+        node
+        for node in _source(owner.__module__).body
         if isinstance(node, ast.ClassDef) and node.name == owner.__name__
     )
+
+
+@cache
+def _source(module: str) -> ast.Module:
+    return ast.parse(inspect.getsource(sys.modules[module]))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from trainer.config.launch_schema import LaunchConfig
+
 
 @dataclass(kw_only=True)
 class PresetConfig:
@@ -249,14 +251,6 @@ class ExportConfig:
     merged, or `peft` (the adapter alone)."""
     path: str | None = None
     """New or empty directory; null takes `artifacts/FORMAT` of the run."""
-
-
-@dataclass(kw_only=True)
-class LaunchConfig:
-    """Where the command runs."""
-
-    name: str = "none"
-    """`none`: in this process."""
 
 
 @dataclass(kw_only=True)
