@@ -36,7 +36,7 @@ from trainer.config.identity import sweep_name
 from trainer.config.override_checks import Override, override_problem
 from trainer.config.overrides import normalise_overrides
 from trainer.config.schema import RunConfig
-from trainer.config.simulated import simulate_devices
+from trainer.config.simulated import prepare_devices
 
 _SHOWS_ONLY = ("help", "hydra_help", "info", "shell_completion")
 _MAX_CHECKED_JOBS = 256
@@ -100,7 +100,7 @@ def _job(composed: DictConfig) -> int:
     """Run one job; simulated devices are set up before JAX is imported."""
     config = to_run_config(composed)
     raise_problems(find_problems(config))
-    simulate_devices(config.device.simulated)
+    prepare_devices(config)
     from trainer.run import run
 
     return run(config, HydraConfig.get().overrides.task)

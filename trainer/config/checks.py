@@ -20,10 +20,12 @@ from trainer.config.limits import PROJECTIONS, value_problems
 from trainer.config.mesh_shape import check_batch, check_devices, parse_shape
 from trainer.config.schema import RunConfig
 from trainer.config.spelling import listing, nearest
+from trainer.config.topology import check_topology
 from trainer.config.wandb_mode import choose_mode
 
 __all__ = ["ConfigError", "ConfigErrors", "check", "find_problems", "raise_problems"]
 
+_STEPPING = ("train", "plan")  # tasks that are about a step of training
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -62,6 +64,7 @@ def find_problems(config: RunConfig) -> list[ConfigError]:
         *_quantize_problems(config),
         *_run_problems(config),
         *_tracker_problems(config),
+        *_plan_problems(config),
         *_backend_problems(),
     ]
     return values + [problem for problem in together if problem.key not in wrong]
@@ -93,7 +96,7 @@ def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
     except ConfigError as error:
         yield error
         return
-    if config.task == "train" and config.trainer.forward_size > 0:
+    if config.task in _STEPPING and config.trainer.forward_size > 0:
         try:
             check_batch(shape, config.trainer.forward_size)
         except ConfigError as error:
@@ -190,7 +193,7 @@ def _quantize_problems(config: RunConfig) -> Iterator[ConfigError]:
     preset = config.preset
     if preset.quantize == "none":
         return
-    if config.lora.rank == 0 and config.task == "train":
+    if config.lora.rank == 0 and config.task in _STEPPING:
         yield ConfigError(
             key="lora.rank",
             expected=f"1 or more, since preset.quantize={preset.quantize} freezes the "
@@ -231,6 +234,15 @@ def _tracker_problems(config: RunConfig) -> Iterator[ConfigError]:
         )
     try:
         choose_mode(config.tracker.mode)
+    except ConfigError as error:
+        yield error
+
+
+def _plan_problems(config: RunConfig) -> Iterator[ConfigError]:
+    if config.task != "plan":
+        return
+    try:
+        check_topology(config)
     except ConfigError as error:
         yield error
 

@@ -28,6 +28,7 @@ _UNDECIDING = (
     "export.*",
     "generate.*",
     "launch.*",
+    "plan.*",
     "resume",
     "run.*",
     "task",

@@ -31,8 +31,9 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "artifacts.dtype": (None, "float32", "bfloat16"),
     "artifacts.source": ("last", "best"),
     "export.format": ("preset", "hf", "peft"),
+    "plan.format": ("text", "json"),
     "launch.name": ("none",),
-    "task": ("train", "evaluate", "generate", "export"),
+    "task": ("train", "evaluate", "generate", "export", "plan"),
     "resume": ("auto", "never", "must"),
 }
 UPLOADS = ("lora", "preset")

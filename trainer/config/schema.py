@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trainer.config.launch_schema import LaunchConfig
+from trainer.config.plan_schema import PlanConfig
 
 
 @dataclass(kw_only=True)
@@ -280,10 +281,11 @@ class RunConfig:
     artifacts: ArtifactsConfig = field(default_factory=ArtifactsConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     run: RunIdentity = field(default_factory=RunIdentity)
     task: str = "train"
-    """`train`, `evaluate`, `generate` or `export`."""
+    """`train`, `evaluate`, `generate`, `export` or `plan`."""
     resume: str = "auto"
     """`auto` goes on where a checkpoint is, `never` starts in a new directory only,
     `must` fails without one."""

@@ -1,7 +1,7 @@
-"""Devices that are simulated on the CPU, asked for before JAX is imported.
+"""Devices that are simulated on the CPU or planned for, told before JAX is imported.
 
-Turns `device.simulated` into the environment that JAX reads once, at its import. It
-does not import JAX itself.
+Turns `device.simulated` and `plan.topology` into the environment that JAX reads once,
+at its import. It does not import JAX itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,33 @@ import re
 import sys
 
 from trainer.config.errors import ConfigError
+from trainer.config.schema import RunConfig
+from trainer.config.topology import planned_topology
+
+_COMPILE_ONLY = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",  # libtpu would ask the metadata server of a TPU VM
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a compiler takes no chip from anyone
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+
+
+def prepare_devices(config: RunConfig) -> None:
+    """Make JAX, not yet imported, see the devices that a task works with.
+
+    A plan for a topology leaves this machine's accelerators alone.
+
+    Raises:
+        ConfigError: JAX is imported already and sees another number of devices.
+    """
+    topology = planned_topology(config) if config.task == "plan" else None
+    if topology is None:
+        simulate_devices(config.device.simulated)
+    elif topology.platform == "cpu":
+        simulate_devices(topology.devices)
+    elif "jax" not in sys.modules:
+        os.environ.update(_COMPILE_ONLY)
 
 
 def simulate_devices(count: int) -> None:
