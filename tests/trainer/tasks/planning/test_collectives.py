@@ -1,0 +1,114 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from trainer.tasks.planning.collectives import Collective, collectives_of
+
+# As libtpu 0.0.42 prints a step's scan over 21 pairs of layers and its loss, shortened.
+TPU = """\
+HloModule jit_step, is_scheduled=true, num_partitions=8
+
+%cond.1 (p: (s32[], bf16[8,4])) -> pred[] {
+  %constant.7 = s32[]{:T(128)} constant(21)
+  %p = (s32[]{:T(128)}, bf16[8,4]{1,0:T(8,128)(2,1)S(1)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %constant.7), direction=LT, metadata={op_name="x"}
+}
+
+%reduce (a: f32[], b: f32[]) -> f32[] {
+  ROOT %add = f32[]{:T(128)} add(%a, %b)
+}
+
+%body.1 (p.1: (s32[], bf16[8,4])) -> (s32[], bf16[8,4]) {
+  %x = bf16[8,4]{1,0:T(8,128)(2,1)} get-tuple-element(%p.1), index=1
+  %all-reduce.1 = bf16[8,4]{1,0:T(8,128)(2,1)S(1)} all-reduce(%x), channel_id=1, replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, to_apply=%reduce
+  %all-gather-start.1 = (bf16[2,4]{1,0}, bf16[8,4]{1,0}) all-gather-start(%y), channel_id=2, replica_groups=[2,4]<=[8], dimensions={0}
+  %all-gather-done.1 = bf16[8,4]{1,0} all-gather-done(%all-gather-start.1)
+  ROOT %t = (s32[], bf16[8,4]) tuple(%i.2, %all-reduce.1)
+}
+
+%cond.2 (q: (s32[], s32[])) -> pred[] {
+  %q = (s32[], s32[]) parameter(0)
+  %j = s32[] get-tuple-element(%q), index=0
+  %end = s32[] get-tuple-element(%q), index=1
+  ROOT %lt.2 = pred[] compare(%j, %end), direction=LT
+}
+
+%body.2 (q.1: (s32[], s32[])) -> (s32[], s32[]) {
+  %all-reduce.2 = (f32[1024]{0:T(1024)S(1)}, /*index=1*/f32[1,8]{1,0:T(8,128)S(1)}) all-reduce(%a.1, %b.1), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%reduce
+}
+
+%scattered (r: f32[8]) -> f32[2] {
+  %rs = f32[2]{0} reduce-scatter(%r), replica_groups=[1,8]<=[8], dimensions={0}, to_apply=%reduce
+}
+
+ENTRY %main.9 (a: bf16[8,4]) -> bf16[8,4] {
+  %while.1 = (s32[], bf16[8,4]) while(%t.1), condition=%cond.1, body=%body.1, metadata={op_name="y"}
+  %while.2 = (s32[], s32[]) while(%t.2), condition=%cond.2, body=%body.2
+  %fusion.1 = f32[2]{0} fusion(%f), kind=kCustom, calls=%scattered
+  %cp = (f32[4]{0}, f32[4]{0}, u32[], u32[]) collective-permute-start(%z), source_target_pairs={{0,1},{1,0}}
+  %cpd = f32[4]{0} collective-permute-done(%cp)
+}
+"""  # noqa: E501
+
+
+def test_loops_multiply_what_is_in_them():
+    found = {(c.kind, c.devices): c for c in collectives_of(TPU, unknown_trips=3)}
+    assert found == {
+        ("all-reduce", 4): Collective(
+            kind="all-reduce", devices=4, count=21, bytes=21 * 8 * 4 * 2
+        ),
+        ("all-gather", 4): Collective(
+            kind="all-gather", devices=4, count=21, bytes=21 * 8 * 4 * 2
+        ),
+        ("all-reduce", 2): Collective(
+            kind="all-reduce", devices=2, count=3, bytes=3 * (1024 + 8) * 4
+        ),
+        ("reduce-scatter", 8): Collective(
+            kind="reduce-scatter", devices=8, count=1, bytes=2 * 4
+        ),
+        ("collective-permute", 0): Collective(
+            kind="collective-permute", devices=0, count=1, bytes=4 * 4
+        ),
+    }
+
+
+def test_most_bytes_come_first():
+    sizes = [c.bytes for c in collectives_of(TPU, unknown_trips=3)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return Mesh(np.asarray(jax.devices()[:8]).reshape(2, 4), ("batch", "model"))
+
+
+def test_a_real_scan_is_counted_with_its_length(mesh):
+    def sharding(*axes):
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    def step(x, weights):
+        def body(x, weight):
+            return jax.lax.with_sharding_constraint(
+                jnp.tanh(x @ weight), sharding("batch", "model")
+            ), None
+
+        return jax.lax.scan(body, x, weights)[0]
+
+    x = jax.ShapeDtypeStruct((16, 64), "float32", sharding=sharding("batch", "model"))
+    weights = jax.ShapeDtypeStruct(
+        (5, 64, 64), "float32", sharding=sharding(None, None, "model")
+    )
+    hlo = jax.jit(step).lower(x, weights).compile().as_text()
+    (gathered,) = collectives_of(hlo)
+    # every device gathers its half of x, 8 x 64, in each of the 5 layers
+    assert gathered == Collective(
+        kind="all-gather", devices=4, count=5, bytes=5 * 8 * 64 * 4
+    )
+
+
+def test_a_program_of_one_device_has_none():
+    hlo = jax.jit(lambda x: x @ x).lower(jnp.ones((4, 4))).compile().as_text()
+    assert collectives_of(hlo) == []

@@ -1,0 +1,197 @@
+"""The collectives of a compiled program and their bytes, loops multiplied out.
+
+Turns the text of optimized HLO into how often each kind of collective runs in a step,
+over how many devices and with how many bytes. It refuses to know what they are for.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+_ITEM_BYTES = {
+    **dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2", "s4", "u4"), 1),
+    **dict.fromkeys(("s16", "u16", "f16", "bf16"), 2),
+    **dict.fromkeys(("s32", "u32", "f32"), 4),
+    **dict.fromkeys(("s64", "u64", "f64", "c64"), 8),
+}
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*{$")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_CALLED = re.compile(
+    r"\b(?:to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)"
+)
+_BRANCHES = re.compile(r"\bbranch_computations={([^}]*)}")
+_BODY = re.compile(r"\bbody=%?([\w.\-]+)")
+_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_TRIPS = re.compile(r'"known_trip_count":{"n":"(\d+)"')
+_GROUPS = re.compile(r"\breplica_groups={{([\d,]*)}")
+_IOTA_GROUPS = re.compile(r"\breplica_groups=\[\d+,(\d+)\]<=")
+_MESH_GROUPS = re.compile(r"\breplica_groups=mesh\[([^\]]*)\] ?{([^}]*)}")
+_AXIS = re.compile(r"'(\w+)'=(\d+)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collective:
+    """All collectives of one kind over as many devices, in one step of one device.
+
+    Attributes:
+        kind: Name of XLA's operation.
+        devices: How many of them exchange with each other; 0 where pairs are listed.
+        count: How often it runs.
+        bytes: Of all results together, on each device.
+    """
+
+    kind: str
+    devices: int
+    count: int
+    bytes: int
+
+
+def collectives_of(hlo: str, *, unknown_trips: int = 1) -> list[Collective]:
+    """Return the collectives of optimized HLO, most bytes first.
+
+    Args:
+        hlo: What `compiled.as_text()` returns.
+        unknown_trips: How often a loop runs whose end the program computes, at most.
+    """
+    computations = _computations(hlo)
+    counts: collections.Counter[tuple[str, int]] = collections.Counter()
+    sizes: collections.Counter[tuple[str, int]] = collections.Counter()
+
+    def walk(name: str, times: int) -> None:
+        for instruction in computations.get(name, _NOTHING).instructions:
+            kind = instruction.operation.removesuffix("-done")
+            if kind in KINDS:  # a start gives buffers too, its end the result alone
+                key = kind, _group_size(computations[name], instruction)
+                counts[key] += times
+                sizes[key] += times * _bytes(instruction.type)
+            for called, trips in _calls(instruction, computations, unknown_trips):
+                walk(called, times * trips)
+
+    entry = next((n for n, c in computations.items() if c.is_entry), "")
+    walk(entry, 1)
+    found = [
+        Collective(kind=key[0], devices=key[1], count=counts[key], bytes=sizes[key])
+        for key in counts
+    ]
+    return sorted(found, key=lambda c: (-c.bytes, c.kind, c.devices))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+    name: str
+    type: str
+    operation: str
+    rest: str  # operands and attributes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Computation:
+    is_entry: bool
+    instructions: list[_Instruction]
+
+    def named(self, name: str) -> _Instruction | None:
+        """Return the instruction of a name, None where there is none."""
+        return next((i for i in self.instructions if i.name == name), None)
+
+
+_NOTHING = _Computation(False, [])
+
+
+def _computations(hlo: str) -> dict[str, _Computation]:
+    found: dict[str, _Computation] = {}
+    current = _NOTHING
+    for line in hlo.splitlines():
+        if head := _COMPUTATION.match(line):
+            current = _Computation(bool(head[1]), [])
+            found[head[2]] = current
+        elif (match := _INSTRUCTION.match(line)) and current is not _NOTHING:
+            current.instructions.append(_Instruction(*match.groups()))
+    return found
+
+
+def _calls(
+    instruction: _Instruction,
+    computations: dict[str, _Computation],
+    unknown_trips: int,
+) -> Iterator[tuple[str, int]]:
+    """Yield the computations that an instruction runs, and how often.
+
+    Of the branches of a conditional all are counted: which runs is not known.
+    """
+    if instruction.operation == "while":
+        trips = _trips(instruction, computations)
+        if body := _BODY.search(instruction.rest):
+            yield body[1], unknown_trips if trips is None else trips
+        return
+    if instruction.operation in ("async-done", "async-update"):
+        return  # its start has called it
+    for called in _CALLED.findall(instruction.rest):
+        yield called, 1
+    if branches := _BRANCHES.search(instruction.rest):
+        for name in branches[1].split(","):
+            yield name.strip().lstrip("%"), 1
+
+
+def _trips(loop: _Instruction, computations: dict[str, _Computation]) -> int | None:
+    """Return how often a loop runs; None where it is computed.
+
+    The CPU's compiler says so. The TPU's compares a counter from 0 with a constant.
+    """
+    if known := _TRIPS.search(loop.rest):
+        return int(known[1])
+    condition = _CONDITION.search(loop.rest)
+    if condition is None or condition[1] not in computations:
+        return None
+    instructions = computations[condition[1]]
+    compare = instructions.instructions[-1]
+    if compare.operation != "compare" or "direction=LT" not in compare.rest:
+        return None
+    for operand in compare.rest.split(")", 1)[0].split(","):
+        found = instructions.named(operand.split()[-1].lstrip("%"))
+        if found is not None and found.operation == "constant":
+            return int(found.rest.split(")", 1)[0])
+    return None
+
+
+def _group_size(computation: _Computation, instruction: _Instruction) -> int:
+    """Return how many devices take part in each group of a collective."""
+    rest = instruction.rest
+    if instruction.operation.endswith("-done"):
+        start = computation.named(rest.split(")", 1)[0].split()[-1].lstrip("%"))
+        rest = start.rest if start is not None else rest
+    if groups := _GROUPS.search(rest):
+        return groups[1].count(",") + 1
+    if iota := _IOTA_GROUPS.search(rest):
+        return int(iota[1])
+    if mesh := _MESH_GROUPS.search(rest):
+        sizes = dict(_AXIS.findall(mesh[1]))
+        return math.prod(
+            int(sizes.get(axis, 1)) for axis in re.findall(r"\w+", mesh[2])
+        )
+    return 0
+
+
+def _bytes(type_text: str) -> int:
+    """Return the bytes of an array's or a tuple's type."""
+    return sum(
+        _ITEM_BYTES.get(dtype, 4) * math.prod(map(int, filter(None, dims.split(","))))
+        for dtype, dims in _ARRAY.findall(_without_layouts(type_text))
+    )
+
+
+def _without_layouts(text: str) -> str:
+    return re.sub(r"{[^}]*}|/\*[^*]*\*/", "", text)
