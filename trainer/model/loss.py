@@ -1,24 +1,76 @@
 """Cross-entropy over a large vocabulary, without ever holding the logits.
 
-Turns hidden states and the embedding table into a sum of token losses and its
-gradients, in one pass over chunks of tokens. Positions without loss are sorted to the
-end and their chunks never run. Returns sums: whoever divides has added first.
+Turns hidden states and the embedding table into sums of token losses and their
+gradients, in chunks of positions. Those without loss are sorted to the end, and
+neither their chunks nor their pieces of a chunk ever run: the budget is the batch, and
+what is computed is what has loss. Returns sums: whoever divides has added first.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gemma.quantized.array import Table
+from trainer.model.loss_terms import LossTerms, minimised_loss
+from trainer.model.trained_table import losses_and_gradients
 from trainer.model.vocabulary_tiles import (
+    Pieces,
+    Sums,
     capped,
-    normaliser,
-    normaliser_and_gradient,
+    put,
+    sums_over_vocabulary,
+    take,
 )
+
+CPU_PIECE = 128
+"""Positions whose logits a CPU computes at a time: their tile stays in its cache, and
+on average half of them are computed for nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossForm:
+    """What is known of a loss when it is compiled.
+
+    Attributes:
+        soft_cap: Bound of the logits; None leaves them.
+        shards: Parts in which the batch dim lies on devices; chunks are formed in each.
+        chunk_tokens: Positions of a part for which a frozen table is read once.
+        piece_tokens: Positions of a part whose logits exist at a time, for one tile of
+            the vocabulary; None: a whole chunk's.
+        table_shards: Parts in which the vocabulary lies on devices.
+    """
+
+    soft_cap: float | None
+    shards: int
+    chunk_tokens: int
+    table_shards: int
+    piece_tokens: int | None = None
+
+    def pieces(self, tokens: int, counted: jax.Array | int) -> Pieces:
+        """Return the pieces of so many positions of a shard, of which some count."""
+        size = self.piece_size(tokens)
+        return Pieces(size, jnp.clip(-(-counted // size), 0, -(-tokens // size)))
+
+    def piece_size(self, tokens: int) -> int:
+        """Return the positions of a piece where a shard has so many."""
+        return max(1, min(self.piece_tokens or self.chunk_tokens, tokens))
+
+    def chunk_size(self, tokens: int) -> int:
+        """Return the positions of a chunk, whole pieces."""
+        piece = self.piece_size(tokens)
+        return -(-min(self.chunk_tokens, tokens) // piece) * piece
+
+
+class LossSums(NamedTuple):
+    """Sums over positions in nats, float32; only `minimised` has a gradient."""
+
+    minimised: jax.Array
+    plain: jax.Array
 
 
 def summed_loss(
@@ -27,33 +79,24 @@ def summed_loss(
     labels: jax.Array,
     loss_mask: jax.Array,
     *,
-    soft_cap: float | None,
-    shards: int,
-    chunk_tokens: int,
-    table_shards: int,
+    form: LossForm,
+    terms: LossTerms,
     table_is_trained: bool,
-) -> jax.Array:
-    """Return the summed cross-entropy in nats, float32, differentiable.
+) -> LossSums:
+    """Return the sum that is minimised, and the plain cross-entropy beside it.
 
     Args:
         hidden: [batch, seq, dim] after the final norm.
         table: [vocabulary, dim], the tied embedding; a quantized one is frozen.
         labels: int32 [batch, seq], the token that each position predicts.
         loss_mask: bool [batch, seq], where a loss counts.
-        soft_cap: Bound of the logits; None leaves them.
-        shards: Parts in which the batch dim lies on devices; chunks are formed in each.
-        chunk_tokens: Tokens whose logits exist at a time, over all shards.
-        table_shards: Parts in which the vocabulary lies on devices.
+        form: How it is computed.
+        terms: What is minimised.
         table_is_trained: Whether the gradient for the table is wanted.
     """
-    form = _Form(
-        soft_cap=soft_cap,
-        shards=shards,
-        chunk=_chunk_size(labels.size, shards, chunk_tokens),
-        table_shards=table_shards,
-        table_is_trained=table_is_trained,
-    )
-    return _loss(hidden, table, labels, loss_mask, form)
+    chosen = _Chosen(form, terms, table_is_trained)
+    minimised, plain = _loss(hidden, table, labels, loss_mask, chosen)
+    return LossSums(minimised, jax.lax.stop_gradient(plain))
 
 
 def token_losses(
@@ -62,42 +105,34 @@ def token_losses(
     labels: jax.Array,
     loss_mask: jax.Array,
     *,
-    soft_cap: float | None,
-    shards: int,
-    chunk_tokens: int,
-    table_shards: int,
+    form: LossForm,
 ) -> jax.Array:
     """Return each position's loss in nats, float32 [batch, seq]; 0 where masked.
 
     Args as in `summed_loss`; there is no gradient.
     """
-    chunk = _chunk_size(labels.size, shards, chunk_tokens)
-    order, restore = _arrangement(loss_mask, shards)
-    hidden, targets, mask = (
-        _arrange(x, order, chunk) for x in (hidden, labels, loss_mask)
-    )
+    order = _Order(loss_mask, form.shards)
+    chunk = form.chunk_size(order.tokens)
+    h, targets, mask = (order.arrange(x, chunk) for x in (hidden, labels, loss_mask))
 
     def body(i: int, losses: jax.Array) -> jax.Array:
-        part = functools.partial(_chunk, start=i * chunk, size=chunk)
-        h = part(hidden)
-        total = normaliser(h, table, soft_cap=soft_cap, table_shards=table_shards)
-        picked, _, _ = _label_logits(h, table, part(targets), soft_cap)
-        loss = jnp.where(part(mask), total - picked, 0.0)
-        return jax.lax.dynamic_update_slice_in_dim(losses, loss, i * chunk, axis=1)
+        part = functools.partial(take, start=i * chunk, size=chunk)
+        pieces = form.pieces(chunk, order.counted - i * chunk)
+        sums = _sums(part(h), table, form, pieces, with_gradient=False)
+        picked, _, _ = _label_logits(part(h), table, part(targets), form.soft_cap)
+        loss = jnp.where(part(mask), sums.normaliser - picked, 0.0)
+        return put(losses, loss, i * chunk)
 
     losses = jnp.zeros(targets.shape, "float32")
-    losses = jax.lax.fori_loop(0, _chunks_with_loss(mask, chunk), body, losses)
-    return jnp.take_along_axis(losses, restore, axis=1).reshape(labels.shape)
+    losses = jax.lax.fori_loop(0, -(-order.counted // chunk), body, losses)
+    return order.restore(losses).reshape(labels.shape)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Form:
-    """What is known when the loss is compiled; see `summed_loss`."""
+class _Chosen(NamedTuple):
+    """The arguments of `summed_loss` that are no arrays."""
 
-    soft_cap: float | None
-    shards: int
-    chunk: int
-    table_shards: int
+    form: LossForm
+    terms: LossTerms
     table_is_trained: bool
 
 
@@ -107,9 +142,9 @@ def _loss(
     table: Table,
     labels: jax.Array,
     loss_mask: jax.Array,
-    form: _Form,
-) -> jax.Array:
-    return _loss_and_gradients(hidden, table, labels, loss_mask, form)[0]
+    chosen: _Chosen,
+) -> tuple[jax.Array, jax.Array]:
+    return _loss_and_gradients(hidden, table, labels, loss_mask, chosen)[0]
 
 
 def _loss_and_gradients(
@@ -117,67 +152,123 @@ def _loss_and_gradients(
     table: Table,
     labels: jax.Array,
     loss_mask: jax.Array,
-    form: _Form,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array | None]]:
-    """Run the chunks that carry loss; return the sum and its gradients."""
-    order, restore = _arrangement(loss_mask, form.shards)
-    h, targets, mask = (
-        _arrange(x, order, form.chunk) for x in (hidden, labels, loss_mask)
+    chosen: _Chosen,
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]:
+    """Compute what carries loss; return the sums and the gradients of the first."""
+    order = _Order(loss_mask, chosen.form.shards)
+    compute = _of_trained if chosen.table_is_trained else _of_frozen
+    sums, d_h, d_table = compute(
+        order, hidden, table, labels, loss_mask, chosen.form, chosen.terms
     )
-
-    def body(i: int, carry: tuple) -> tuple:
-        total, d_h, d_table = carry
-        start = i * form.chunk
-        part = functools.partial(_chunk, start=start, size=form.chunk)
-        chunk = part(h), table, part(targets), part(mask), form.soft_cap
-        if form.table_is_trained:
-            losses, d_part, d_rows = _chunk_of_trained(*chunk)
-            d_table += d_rows
-        else:
-            losses, d_part = _chunk_of_frozen(*chunk, form.table_shards)
-        d_h = jax.lax.dynamic_update_slice_in_dim(d_h, d_part, start, axis=1)
-        return total + losses.sum(), d_h, d_table
-
-    d_table = jnp.zeros(table.shape, "float32") if form.table_is_trained else None
-    start = (jnp.zeros((), "float32"), jnp.zeros_like(h), d_table)
-    chunks = _chunks_with_loss(mask, form.chunk)
-    total, d_h, d_table = jax.lax.fori_loop(0, chunks, body, start)
-    if d_table is not None:
-        d_table = d_table.astype(table.dtype)
-    d_hidden = jnp.take_along_axis(d_h, restore[..., None], axis=1)
-    return total, (d_hidden.reshape(hidden.shape), d_table)
+    return sums, (order.restore(d_h).reshape(hidden.shape), d_table)
 
 
 def _backward(
-    form: _Form, gradients: tuple[jax.Array, jax.Array | None], upstream: jax.Array
+    chosen: _Chosen,
+    gradients: tuple[jax.Array, jax.Array | None],
+    upstream: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array | None, None, None]:
     d_hidden, d_table = gradients
-    d_hidden = d_hidden * upstream.astype(d_hidden.dtype)
+    d_hidden = d_hidden * upstream[0].astype(d_hidden.dtype)
     if d_table is not None:
-        d_table = d_table * upstream.astype(d_table.dtype)
+        d_table = d_table * upstream[0].astype(d_table.dtype)
     return d_hidden, d_table, None, None
 
 
 _loss.defvjp(_loss_and_gradients, _backward)
 
 
-def _chunk_of_frozen(
+def _of_frozen(
+    order: _Order,
     hidden: jax.Array,
     table: Table,
     labels: jax.Array,
     loss_mask: jax.Array,
-    soft_cap: float | None,
-    table_shards: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Return losses [shards, chunk] and the gradient for `hidden`, in tiles."""
-    total, gradient = normaliser_and_gradient(
-        hidden, table, soft_cap=soft_cap, table_shards=table_shards
-    )
-    picked, slope, rows = _label_logits(hidden, table, labels, soft_cap)
-    gradient -= rows if slope is None else slope[..., None] * rows
-    losses = jnp.where(loss_mask, total - picked, 0.0)
+    form: LossForm,
+    terms: LossTerms,
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array, None]:
+    """Run the chunks that carry loss; the table is read once in each."""
+    chunk = form.chunk_size(order.tokens)
+    h, targets, mask = (order.arrange(x, chunk) for x in (hidden, labels, loss_mask))
+
+    def body(i: int, carry: tuple) -> tuple:
+        minimised, plain, d_h = carry
+        part = functools.partial(take, start=i * chunk, size=chunk)
+        pieces = form.pieces(chunk, order.counted - i * chunk)
+        losses, d_part = _chunk(
+            part(h), table, part(targets), part(mask), form, terms, pieces
+        )
+        return (
+            minimised + losses[0].sum(),
+            plain + losses[1].sum(),
+            put(d_h, d_part, i * chunk),
+        )
+
+    start = (*[jnp.zeros((), "float32")] * 2, jnp.zeros_like(h))
+    chunks = -(-order.counted // chunk)
+    minimised, plain, d_h = jax.lax.fori_loop(0, chunks, body, start)
+    return (minimised, plain), d_h, None
+
+
+def _chunk(
+    hidden: jax.Array,
+    table: Table,
+    labels: jax.Array,
+    loss_mask: jax.Array,
+    form: LossForm,
+    terms: LossTerms,
+    pieces: Pieces,
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    """Return both losses [shards, chunk] and the gradient for `hidden`."""
+    smooths = terms.label_smoothing > 0.0
+    sums = _sums(hidden, table, form, pieces, with_gradient=True, with_level=smooths)
+    picked, slope, rows = _label_logits(hidden, table, labels, form.soft_cap)
+    gradient = terms.normaliser_slope(sums.normaliser)[..., None] * sums.gradient
+    gradient -= terms.label_share * (rows if slope is None else slope[..., None] * rows)
+    if smooths:
+        gradient -= terms.label_smoothing * sums.level_gradient
+    losses = minimised_loss(terms, sums.normaliser, picked, sums.level)
+    minimised, plain = (jnp.where(loss_mask, x, 0.0) for x in losses)
     gradient = jnp.where(loss_mask[..., None], gradient, 0.0)
-    return losses, gradient.astype(hidden.dtype)
+    return (minimised, plain), gradient.astype(hidden.dtype)
+
+
+def _of_trained(
+    order: _Order,
+    hidden: jax.Array,
+    table: jax.Array,
+    labels: jax.Array,
+    loss_mask: jax.Array,
+    form: LossForm,
+    terms: LossTerms,
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
+    """Run all positions that carry loss against each tile of the table."""
+    piece = form.piece_size(order.tokens)
+    h, targets, mask = (order.arrange(x, piece) for x in (hidden, labels, loss_mask))
+    found = losses_and_gradients(
+        h,
+        table,
+        targets,
+        mask,
+        terms=terms,
+        soft_cap=form.soft_cap,
+        table_shards=form.table_shards,
+        pieces=form.pieces(h.shape[1], order.counted),
+    )
+    return (found.minimised.sum(), found.plain.sum()), found.d_hidden, found.d_table
+
+
+def _sums(
+    hidden: jax.Array, table: Table, form: LossForm, pieces: Pieces, **wanted: bool
+) -> Sums:
+    return sums_over_vocabulary(
+        hidden,
+        table,
+        soft_cap=form.soft_cap,
+        table_shards=form.table_shards,
+        pieces=pieces,
+        **wanted,
+    )
 
 
 def _label_logits(
@@ -189,59 +280,26 @@ def _label_logits(
     return *capped(raw, soft_cap), rows
 
 
-def _chunk_of_trained(
-    hidden: jax.Array,
-    table: jax.Array,
-    labels: jax.Array,
-    loss_mask: jax.Array,
-    soft_cap: float | None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return losses [shards, chunk] and gradients for `hidden` and for the table.
+class _Order:
+    """Positions of every shard, those with loss first."""
 
-    The chunk's logits exist: the table's gradient takes them all at once.
-    """
-    weights = table.astype(hidden.dtype)
-    raw = jnp.einsum("std,vd->stv", hidden, weights, preferred_element_type="float32")
-    logits, slope = capped(raw, soft_cap)
-    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    is_label = jnp.arange(table.shape[0]) == labels[..., None]
-    picked = jnp.where(is_label, logits, 0.0).sum(-1)
-    losses = jnp.where(loss_mask, total[..., 0] - picked, 0.0)
-    d_logits = jnp.exp(logits - total) - is_label
-    if slope is not None:
-        d_logits *= slope
-    d_logits = jnp.where(loss_mask[..., None], d_logits, 0.0).astype(hidden.dtype)
-    d_hidden = jnp.einsum("stv,vd->std", d_logits, weights)
-    d_table = jnp.einsum(
-        "stv,std->vd", d_logits, hidden, preferred_element_type="float32"
-    )
-    return losses, d_hidden, d_table
+    def __init__(self, loss_mask: jax.Array, shards: int) -> None:
+        mask = loss_mask.reshape(shards, -1)
+        self._order = jnp.argsort(~mask, axis=1, stable=True)
+        self.tokens = mask.shape[1]
+        self.counted = mask.sum(1).max()  # of the fullest shard
 
+    def arrange(self, x: jax.Array, multiple: int) -> jax.Array:
+        """Reorder [batch, seq, ...] to [shards, tokens, ...], padded to a multiple."""
+        flat = x.reshape(*self._order.shape, *x.shape[2:])
+        index = self._order.reshape(*self._order.shape, *[1] * (flat.ndim - 2))
+        arranged = jnp.take_along_axis(flat, index, axis=1)
+        missing = -self.tokens % multiple
+        return jnp.pad(arranged, [(0, 0), (0, missing)] + [(0, 0)] * (flat.ndim - 2))
 
-def _arrangement(loss_mask: jax.Array, shards: int) -> tuple[jax.Array, jax.Array]:
-    """Return the order that puts positions with loss first, and its inverse."""
-    mask = loss_mask.reshape(shards, -1)
-    order = jnp.argsort(~mask, axis=1, stable=True)
-    return order, jnp.argsort(order, axis=1)
-
-
-def _arrange(x: jax.Array, order: jax.Array, chunk: int) -> jax.Array:
-    """Reorder [batch, seq, ...] to [shards, tokens, ...], padded to whole chunks."""
-    flat = x.reshape(*order.shape, *x.shape[2:])
-    index = order.reshape(*order.shape, *[1] * (flat.ndim - 2))
-    arranged = jnp.take_along_axis(flat, index, axis=1)
-    missing = -order.shape[1] % chunk
-    return jnp.pad(arranged, [(0, 0), (0, missing)] + [(0, 0)] * (flat.ndim - 2))
-
-
-def _chunk_size(tokens: int, shards: int, chunk_tokens: int) -> int:
-    return max(1, min(chunk_tokens, tokens) // shards)
-
-
-def _chunk(x: jax.Array, *, start: int, size: int) -> jax.Array:
-    return jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
-
-
-def _chunks_with_loss(loss_mask: jax.Array, chunk: int) -> jax.Array:
-    """Chunks up to the last position with loss of the fullest shard."""
-    return -(-loss_mask.sum(1).max() // chunk)
+    def restore(self, x: jax.Array) -> jax.Array:
+        """Undo `arrange`: [shards, tokens, ...] in the order of the batch."""
+        back = jnp.argsort(self._order, axis=1)
+        return jnp.take_along_axis(
+            x, back.reshape(*back.shape, *[1] * (x.ndim - 2)), axis=1
+        )

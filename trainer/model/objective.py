@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from trainer.model.assemble import Model
-from trainer.model.loss import summed_loss, token_losses
+from trainer.model.loss import (
+    CPU_PIECE,
+    LossForm,
+    LossSums,
+    summed_loss,
+    token_losses,
+)
+from trainer.model.loss_terms import LossTerms
 from trainer.model.placement import MODEL
 from trainer.model.state import Arrays
 
@@ -20,19 +27,39 @@ EMBEDDING = "token_embedding/embeddings"
 
 Weights = Mapping[str, jax.Array]
 Batch = Mapping[str, jax.Array]
-TrainingLoss = Callable[[Arrays, Arrays, Batch, jax.Array | None], jax.Array]
+TrainingLoss = Callable[[Arrays, Arrays, Batch, jax.Array | None], LossSums]
 
 
-def training_loss(model: Model, *, remat: str, chunk_tokens: int) -> TrainingLoss:
-    """Return (trainable, frozen, batch, dropout key) -> summed loss in nats.
+def training_loss(
+    model: Model,
+    *,
+    remat: str,
+    chunk_tokens: int,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> TrainingLoss:
+    """Return (trainable, frozen, batch, dropout key) -> summed losses in nats.
 
     Batch arrays are [sequences, length]; the key is None where nothing drops.
+
+    Args:
+        model: The model.
+        remat: What the backward pass computes again, as in `Stacked.hidden`.
+        chunk_tokens: Positions that the loss takes at a time.
+        z_loss: Coefficient of the squared normaliser; 0 minimises without it.
+        label_smoothing: Share of the target that is spread over the vocabulary.
     """
     stacked = model.stacked
+    form = _loss_form(model, chunk_tokens)
+    terms = LossTerms(
+        vocabulary_size=stacked.config.vocabulary_size,
+        z_loss=z_loss,
+        label_smoothing=label_smoothing,
+    )
 
     def loss(
         trainable: Arrays, frozen: Arrays, batch: Batch, dropout_key: jax.Array | None
-    ) -> jax.Array:
+    ) -> LossSums:
         weights = {**frozen, **trainable}
         hidden = stacked.hidden(
             weights,
@@ -47,10 +74,8 @@ def training_loss(model: Model, *, remat: str, chunk_tokens: int) -> TrainingLos
             stacked.table(weights),
             batch["labels"],
             batch["loss_mask"],
-            soft_cap=stacked.config.final_logit_soft_cap,
-            shards=_batch_shards(model),
-            chunk_tokens=chunk_tokens,
-            table_shards=_table_shards(model),
+            form=form,
+            terms=terms,
             table_is_trained=EMBEDDING in model.trainable,
         )
 
@@ -65,6 +90,7 @@ def evaluation_sums(
     `content` leaves out the positions that predict `end_of_turn`.
     """
     stacked = model.stacked
+    form = _loss_form(model, chunk_tokens)
 
     def evaluate(weights: Weights, batch: Batch) -> dict[str, jax.Array]:
         hidden = stacked.hidden(
@@ -78,10 +104,7 @@ def evaluation_sums(
             stacked.table(weights),
             batch["labels"],
             batch["loss_mask"],
-            soft_cap=stacked.config.final_logit_soft_cap,
-            shards=_batch_shards(model),
-            chunk_tokens=chunk_tokens,
-            table_shards=_table_shards(model),
+            form=form,
         )
         content = batch["loss_mask"] & (batch["labels"] != end_of_turn)
         return {
@@ -94,9 +117,16 @@ def evaluation_sums(
     return jax.jit(evaluate)
 
 
-def _batch_shards(model: Model) -> int:
-    """Parts in which the batch dim lies on devices."""
-    return model.placement.mesh.devices.shape[0]
+def _loss_form(model: Model, chunk_tokens: int) -> LossForm:
+    """Return how a model's loss is computed on its mesh."""
+    devices = model.placement.mesh.devices
+    return LossForm(
+        soft_cap=model.stacked.config.final_logit_soft_cap,
+        shards=devices.shape[0],
+        chunk_tokens=chunk_tokens,
+        piece_tokens=CPU_PIECE if devices.flat[0].platform == "cpu" else None,
+        table_shards=_table_shards(model),
+    )
 
 
 def _table_shards(model: Model) -> int:

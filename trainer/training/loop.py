@@ -168,22 +168,25 @@ class _Clock:
     def _read(self, progress: Progress, batch: PlacedBatch, sums: StepSums) -> None:
         loss_tokens = float(sums.loss_tokens)
         loss = float(sums.loss_sum) / max(loss_tokens, 1.0)
+        minimised = float(sums.minimised_sum) / max(loss_tokens, 1.0)
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         norm = float(sums.grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not all(map(math.isfinite, (loss, minimised, norm))):
             raise NumericsError(
                 key="train/loss, train/grad_norm",
                 expected="finite numbers",
                 received=f"{loss} and {norm} at step {progress.step}",
                 fix="a lower optimizer.learning_rate, or preset.dtype=float32",
             )
+        others = {} if minimised == loss else {"train/minimised_loss": minimised}
         is_last = progress.step == self._last_step
         if progress.step == 1 or _is_due(progress.step, self._every, is_last):
             self._hooks.log(
                 progress.step,
                 {
                     "train/loss": loss,
+                    **others,
                     "train/learning_rate": float(sums.learning_rate),
                     "train/grad_norm": norm,
                     "train/step_seconds": seconds,

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from trainer.distribution.mesh import batch_sharding
+from trainer.distribution.rows import place_sequences
 from trainer.training.optimizer import StackedOptimizer, clip_by_global_norm
 from trainer.training.update_group import Arrays
 
 Key = jax.Array | None
-Loss = Callable[[Arrays, Arrays, Arrays, Key], jax.Array]
-"""(trainable, frozen, microbatch, dropout key) -> summed loss in nats."""
+Loss = Callable[[Arrays, Arrays, Arrays, Key], tuple[jax.Array, jax.Array]]
+"""(trainable, frozen, microbatch, dropout key) -> two sums in nats: of the loss that
+is minimised, and of the plain cross-entropy, which is told."""
 
 
 class TrainState(NamedTuple):
@@ -32,9 +33,13 @@ class TrainState(NamedTuple):
 
 
 class StepSums(NamedTuple):
-    """What a step tells, each a float32 scalar on the devices."""
+    """What a step tells, each a float32 scalar on the devices.
+
+    `loss_sum` is of the plain cross-entropy, `minimised_sum` of what is minimised.
+    """
 
     loss_sum: jax.Array
+    minimised_sum: jax.Array
     loss_tokens: jax.Array
     grad_norm: jax.Array
     learning_rate: jax.Array
@@ -67,7 +72,7 @@ def build_train_step(
         state: TrainState, frozen: Arrays, batch: Arrays
     ) -> tuple[TrainState, StepSums]:
         key = _dropout_key(dropout_seed, state.slots["iteration"])
-        total, gradients = _accumulate(loss, state.trainable, frozen, batch, key)
+        sums, gradients = _accumulate(loss, state.trainable, frozen, batch, key)
         count = batch["loss_mask"].sum(dtype="float32")
         # a batch without any loss has zero gradients, not 0 / 0
         divisor = jnp.maximum(count, 1.0)
@@ -75,51 +80,59 @@ def build_train_step(
         clipped, norm = clip_by_global_norm(mean, clip_norm)
         rate = optimizer.learning_rate(state.slots)
         trainable, slots = optimizer.apply(clipped, state.trainable, state.slots)
-        return TrainState(trainable, slots), StepSums(total, count, norm, rate)
+        minimised, plain = sums
+        told = StepSums(plain, minimised, count, norm, rate)
+        return TrainState(trainable, slots), told
 
-    sums = StepSums(*[replicated] * len(StepSums._fields))
-    return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, sums))
+    told = StepSums(*[replicated] * len(StepSums._fields))
+    return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, told))
 
 
 def place_batch(
-    batch: Mapping[str, np.ndarray], mesh: Mesh, *, microbatches: int | None = None
+    batch: Mapping[str, np.ndarray],
+    mesh: Mesh,
+    *,
+    microbatches: int | None = None,
+    sequences: int | None = None,
 ) -> Arrays:
     """Put the rows of a global batch on the devices that need them.
 
     Args:
-        batch: Arrays [sequences, length]; every process has the whole batch's rows
-            that its devices hold.
+        batch: Arrays [sequences, length]: the whole batch's, or those of the sequences
+            that `local_sequences` names.
         mesh: Mesh whose first axis splits the sequences.
         microbatches: Split the sequences into so many parts, first dim; None keeps
             [sequences, length].
+        sequences: Sequences of the whole batch; None where all are in `batch`.
     """
-
-    def put(x: np.ndarray) -> jax.Array:
-        if microbatches is not None:
-            x = x.reshape(microbatches, -1, *x.shape[1:])
-        batch_dim = 0 if microbatches is None else 1
-        sharding = batch_sharding(mesh, dims=x.ndim, batch_dim=batch_dim)
-        return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
-
-    return {name: put(x) for name, x in batch.items()}
+    whole = sequences or len(next(iter(batch.values())))
+    return place_sequences(batch, mesh, sequences=whole, microbatches=microbatches)
 
 
 def _accumulate(
     loss: Loss, trainable: Arrays, frozen: Arrays, batch: Arrays, key: Key
-) -> tuple[jax.Array, Arrays]:
-    """Add loss and gradients over the microbatches."""
-    value_and_grad = jax.value_and_grad(loss)
+) -> tuple[tuple[jax.Array, jax.Array], Arrays]:
+    """Add both losses and the gradients over the microbatches."""
+
+    def sums_and_gradients(micro: Arrays, index: jax.typing.ArrayLike) -> tuple:
+        def minimised(trainable: Arrays) -> tuple[jax.Array, tuple]:
+            sums = loss(trainable, frozen, micro, _fold(key, index))
+            return sums[0], tuple(sums)
+
+        gradients, sums = jax.grad(minimised, has_aux=True)(trainable)
+        return sums, gradients
+
     count = batch["token_ids"].shape[0]
     if count == 1:
         micro = jax.tree.map(lambda x: x[0], batch)
-        return value_and_grad(trainable, frozen, micro, _fold(key, 0))
+        return sums_and_gradients(micro, 0)
 
     def body(carry: tuple, xs: tuple) -> tuple:
         index, micro = xs
-        total, sums = value_and_grad(trainable, frozen, micro, _fold(key, index))
-        return jax.tree.map(jnp.add, carry, (total, sums)), None
+        return jax.tree.map(jnp.add, carry, sums_and_gradients(micro, index)), None
 
-    zeros = (jnp.zeros((), "float32"), jax.tree.map(jnp.zeros_like, trainable))
+    zero = jnp.zeros((), "float32")
+    zeros = ((zero, zero), jax.tree.map(jnp.zeros_like, trainable))
     return jax.lax.scan(body, zeros, (jnp.arange(count), batch))[0]
 
 

@@ -16,15 +16,16 @@ from trainer.training.stop import StopRequest
 class Recorder:
     """Writes down what the loop asks for; the state is the number of steps."""
 
-    def __init__(self, *, stop_at=None, bad_at=None):
+    def __init__(self, *, stop_at=None, bad_at=None, minimised=None):
         self.logged, self.evaluated, self.saved = {}, [], []
+        self._minimised = minimised
         self.stop, self._stop_at, self._bad_at = StopRequest(), stop_at, bad_at
 
     def step(self, state, frozen, batch):
         if state + 1 == self._stop_at:
             self.stop.signal = 2
         loss = np.nan if state + 1 == self._bad_at else 6.0
-        return state + 1, StepSums(loss, 3.0, 0.5, 0.1)
+        return state + 1, StepSums(loss, self._minimised or loss, 3.0, 0.5, 0.1)
 
     def batches(self, start=0):
         place = start
@@ -84,6 +85,15 @@ def test_every_step_is_logged_once_with_its_own_numbers():
     assert list(recorder.logged) == [1, 2, 3, 4, 5]
     assert recorder.logged[3]["train/loss"] == 2.0
     assert recorder.logged[3]["train/rows_seen"] == 6
+
+
+def test_what_is_minimised_is_told_where_it_is_not_the_loss():
+    plain, smoothed = Recorder(), Recorder(minimised=9.0)
+    plain.run(evaluate=0)
+    smoothed.run(evaluate=0)
+    assert "train/minimised_loss" not in plain.logged[2]
+    assert smoothed.logged[2]["train/loss"] == 2.0
+    assert smoothed.logged[2]["train/minimised_loss"] == 3.0
 
 
 def test_sparse_logging_keeps_the_first_and_the_last_step():
