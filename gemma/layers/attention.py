@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from gemma.attention import Attention, Target, attend_one_query, see
 from gemma.config import AttentionKind, GemmaConfig
-from gemma.layers.dot_product import attend, visible_keys
 from gemma.layers.projection import Projection
 from gemma.layers.rms_normalization import RMSNormalization
 from gemma.layers.rotary import rotate
@@ -99,6 +99,7 @@ class CachedGemmaAttention(keras.layers.Layer):
         segment_ids: jax.Array | None = None,
         padding_mask: jax.Array | None = None,
         cache: Cache | None = None,
+        attend: Attention | None = None,
         training: bool | None = None,
     ) -> tuple[jax.Array, KeysAndValues]:
         """Return the mix [batch, seq, hidden], and the keys and values it is of.
@@ -113,6 +114,8 @@ class CachedGemmaAttention(keras.layers.Layer):
             segment_ids: int32 [batch, seq]; rows of a packed sequence.
             padding_mask: [batch, seq], false for padding keys.
             cache: Keys and values of the tokens before.
+            attend: How tokens attend to each other without a cache; None: as suits
+                the device that JAX runs on.
             training: Whether adapter dropout is on.
         """
         query = self.query_dense(x, training=training)
@@ -125,27 +128,33 @@ class CachedGemmaAttention(keras.layers.Layer):
         query = query * jnp.asarray(self.config.query_scale, query.dtype)
         soft_cap = self.config.attention_logit_soft_cap
         if cache is None:
-            index = jnp.arange(x.shape[1])[None]
-            visible = visible_keys(
-                index,
-                index,
-                window=self.window,
-                query_segments=segment_ids,
-                key_segments=segment_ids,
-                key_mask=padding_mask,
-            )
-            mixed = attend(query, key, value, visible, soft_cap=soft_cap)
+            attend = attend or attention_here()
+            sight = see(self.window, segment_ids, padding_mask)
+            mixed = attend(query, key, value, sight, soft_cap=soft_cap)
         else:
             heads = key.shape[2:]
             key = write_token(cache.keys, key, cache.place)
             value = write_token(cache.values, value, cache.place)
             keys, values = (x.reshape(*x.shape[:2], *heads) for x in (key, value))
-            mixed = attend(query, keys, values, cache.visible, soft_cap=soft_cap)
+            mixed = attend_one_query(
+                query, keys, values, cache.visible, soft_cap=soft_cap
+            )
         return self.output_dense(mixed, training=training), (key, value)
 
 
 class CachedGemma3Attention(CachedGemmaAttention):
     """The same attention under the name that Gemma 3's weight files spell."""
+
+
+def attention_here() -> Attention:
+    """Return the attention of a Keras model used alone, on JAX's own devices.
+
+    Under a Keras distribution XLA splits the program by itself, and it can split no
+    kernel.
+    """
+    if keras.distribution.distribution() is not None:
+        return Attention(choice="blocked")
+    return Attention(target=Target(jax.default_backend()))
 
 
 def write_token(kept: jax.Array, token: jax.Array, place: jax.Array) -> jax.Array:

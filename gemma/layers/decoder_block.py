@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from gemma.attention import Attention
 from gemma.config import AttentionKind, GemmaConfig
 from gemma.layers.attention import (
     Cache,
@@ -132,6 +133,7 @@ class GemmaDecoderBlock(keras.layers.Layer):
         segment_ids: jax.Array | None = None,
         padding_mask: jax.Array | None = None,
         cache: Cache | None = None,
+        attend: Attention | None = None,
         training: bool | None = None,
     ) -> tuple[jax.Array, KeysAndValues]:
         """Run the block and return its keys and values too, for decoding.
@@ -146,6 +148,7 @@ class GemmaDecoderBlock(keras.layers.Layer):
             segment_ids=segment_ids,
             padding_mask=padding_mask,
             cache=cache,
+            attend=attend,
             training=training,
         )
         if self.config.use_post_attention_norm:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from gemma.attention import Attention
 from gemma.backbones.backbone import Backbone
 from gemma.layers.attention import Cache, KeysAndValues
 from gemma.layers.decoder_block import GemmaDecoderBlock
@@ -58,12 +59,24 @@ class Stacked:
     """The pure functions of one backbone over its state tree's arrays."""
 
     def __init__(
-        self, backbone: Backbone, constraints: Constraints | None = None
+        self,
+        backbone: Backbone,
+        constraints: Constraints | None = None,
+        attend: Attention | None = None,
     ) -> None:
+        """Bind the functions.
+
+        Args:
+            backbone: Model whose blocks are the templates.
+            constraints: Of the caller's mesh.
+            attend: How tokens attend to each other on the caller's devices; None: as
+                suits the device that JAX runs on.
+        """
         self.backbone = backbone
         self.config = backbone.gemma_config
         self.tree = stacked_tree(backbone)
         self.constraints = constraints or Constraints()
+        self.attend = attend
         self.stacks = stacks(self.config)
 
     def hidden(
@@ -162,7 +175,9 @@ class Stacked:
             mapping.append((block.seed_generator.state, seed))
         scope = keras.StatelessScope(state_mapping=mapping, initialize_variables=False)
         with scope:
-            x, cache = block.step(x, training=seed is not None, **inputs)
+            x, cache = block.step(
+                x, attend=self.attend, training=seed is not None, **inputs
+            )
         return self.constraints.activation(x), cache
 
     def _mapping(

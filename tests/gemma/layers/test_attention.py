@@ -5,7 +5,6 @@ import pytest
 
 from gemma.config import GemmaConfig
 from gemma.layers.attention import CachedGemmaAttention
-from gemma.layers.dot_product import visible_keys
 
 SAME = 1e-5  # float32 against float64
 
@@ -85,31 +84,3 @@ def test_the_scale_of_the_query_shows(attention, x):
     layer = attention(query_head_dim_normalize=False, num_query_heads=2)
     wrong = reference(layer, x, width=8)
     assert np.abs(attend(layer, x) - wrong).max() > 0.01
-
-
-def test_a_window_counts_the_token_itself():
-    index = np.arange(4)[None]
-    visible = visible_keys(index, index, window=2)[0]
-    assert visible.tolist() == [
-        [True, False, False, False],
-        [True, True, False, False],
-        [False, True, True, False],
-        [False, False, True, True],
-    ]
-
-
-def test_segments_and_padding_hide_keys():
-    index, segments = np.arange(3)[None], np.array([[1, 1, 2]])
-    visible = visible_keys(
-        index,
-        index,
-        window=None,
-        query_segments=segments,
-        key_segments=segments,
-        key_mask=np.array([[1, 0, 1]]),
-    )[0]
-    assert visible.tolist() == [
-        [True, False, False],
-        [True, False, False],
-        [False, False, True],
-    ]
