@@ -32,7 +32,9 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "artifacts.source": ("last", "best"),
     "export.format": ("preset", "hf", "peft"),
     "plan.format": ("text", "json"),
-    "launch.name": ("none",),
+    "launch.name": (
+        *("none", "local", "tpu_vm", "tpu_queued", "gke", "slurm", "skypilot"),
+    ),
     "task": ("train", "evaluate", "generate", "export", "plan"),
     "resume": ("auto", "never", "must"),
 }
@@ -68,6 +70,10 @@ _AT_LEAST = {
     "generate.temperature": 0,
     "generate.top_k": 1,
     "generate.seed": 0,
+    "launch.processes": 1,
+    "launch.max_restarts": 0,
+    "launch.limit_minutes": 1,
+    "launch.grace_seconds": 1,
     "seed": 0,
 }
 _ABOVE_ZERO = (

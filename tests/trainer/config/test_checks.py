@@ -61,7 +61,7 @@ CASES = [
     ("generate.min_p=1", "generate.min_p", "below 1", "generate.min_p=0.0"),
     ("tracker.upload=[lra]", "tracker.upload", "lora, preset", "[lora]"),
     ("artifacts.from=bst", "artifacts.source", "last, best", "best"),
-    ("launch=slurm", "launch", "none", "launch=none"),
+    ("launch=slrm", "launch", "skypilot, slurm", "launch=slurm"),
     ("task=trian", "task", "train", "task=train"),
     ("resume=always", "resume", "auto, never, must", "resume=auto"),
     ("seed=x", "seed", "a whole number", "seed=0"),

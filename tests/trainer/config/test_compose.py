@@ -32,6 +32,10 @@ def test_every_option_of_every_group_composes():
     needs = {
         ("data", "jsonl"): ["data.path=x"],
         ("data", "tfds"): ["data.name=x", "data.data_dir=x"],
+        ("launch", "tpu_vm"): ["run.root=gs://x"],
+        ("launch", "tpu_queued"): ["run.root=gs://x"],
+        ("launch", "gke"): ["run.root=gs://x", "launch.image=x"],
+        ("launch", "skypilot"): ["run.root=gs://x"],
     }
     for group, options in groups().items():
         for option in options:
