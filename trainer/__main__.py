@@ -34,7 +34,7 @@ from trainer.config.ending import STOPPED_BY_USER, exit_code_of
 from trainer.config.errors import ConfigError, Preempted
 from trainer.config.identity import sweep_name
 from trainer.config.override_checks import Override, override_problem
-from trainer.config.overrides import normalise_overrides
+from trainer.config.overrides import in_quotes, is_override, normalise_overrides
 from trainer.config.schema import RunConfig
 from trainer.config.simulated import prepare_devices
 
@@ -75,7 +75,15 @@ def _command(arguments: list[str]) -> int:
     if any(getattr(switches, name) for name in _SHOWS_ONLY):
         return _show(arguments)
     parsed = _parse(switches.overrides)
-    if not (switches.config_dir or switches.config_path or switches.config_name):
+    foreign = switches.config_dir or switches.config_path or switches.config_name
+    if foreign and any(word.key_or_group == "launch" for word in parsed):
+        raise ConfigError(
+            key="launch",
+            expected="the trainer's own conf/, which is all that its processes have",
+            received=foreign,
+            fix="put the file into conf/ and leave the switch out",
+        )
+    if not foreign:
         with _hydra():
             raise_problems(
                 _problems(parsed, sweep=switches.multirun, combine=not switches.cfg)
@@ -97,13 +105,17 @@ def _guarded_job(composed: DictConfig) -> int:
 
 
 def _job(composed: DictConfig) -> int:
-    """Run one job; simulated devices are set up before JAX is imported."""
-    config = to_run_config(composed)
+    """Run one job, or launch it; devices are simulated before JAX is imported."""
+    config, words = to_run_config(composed), HydraConfig.get().overrides.task
     raise_problems(find_problems(config))
+    if config.launch.name != "none":
+        from launch.start import start
+
+        return start(config, words)
     prepare_devices(config)
     from trainer.run import run
 
-    return run(config, HydraConfig.get().overrides.task)
+    return run(config, words)
 
 
 def _multirun(arguments: list[str], name: str) -> int:
@@ -156,11 +168,8 @@ def _show(arguments: list[str]) -> int:
 
 def _show_jobs(arguments: list[str], parsed: Sequence[HydraOverride]) -> int:
     """Print the configuration of every job of a multirun, a YAML document each."""
-    switches = [
-        word
-        for word in arguments
-        if not _is_override(word) and word not in ("--multirun", "-m")
-    ]
+    dropped = ("--multirun", "-m")
+    switches = [w for w in arguments if not is_override(w) and w not in dropped]
     for number, job in enumerate(_jobs(parsed)):
         print(f"--- # job {number}: {' '.join(job)}")
         _show([*switches, *job])
@@ -195,11 +204,7 @@ def _hydra() -> Iterator[None]:
 
 def _switches_first(arguments: list[str]) -> list[str]:
     """Move overrides behind the switches, since argparse takes them in one piece."""
-    return sorted(arguments, key=_is_override)
-
-
-def _is_override(word: str) -> bool:
-    return not word.startswith("-") and ("=" in word or word.startswith("~"))
+    return sorted(arguments, key=is_override)
 
 
 def _parse(overrides: Sequence[str]) -> list[HydraOverride]:
@@ -218,14 +223,9 @@ def _parse(overrides: Sequence[str]) -> list[HydraOverride]:
                 key=text.split("=", 1)[0],
                 expected="key=value, with values of odd characters in quotes",
                 received=text,
-                fix=_quoted(text),
+                fix=in_quotes(text),
             ) from error
     return parsed
-
-
-def _quoted(text: str) -> str:
-    key, equals, value = text.partition("=")
-    return f"""'{key}="{value}"'""" if equals else f"{text}=VALUE, or --help"
 
 
 def _jobs(parsed: Sequence[HydraOverride]) -> list[list[str]]:

@@ -34,6 +34,17 @@ def normalise_overrides(arguments: Sequence[str]) -> list[str]:
     return [_normalise(argument) for argument in arguments]
 
 
+def is_override(word: str) -> bool:
+    """Return whether a word is an override, and no switch."""
+    return not word.startswith("-") and ("=" in word or word.startswith("~"))
+
+
+def in_quotes(text: str) -> str:
+    """Return an override whose value Hydra's grammar takes as it is."""
+    key, equals, value = text.partition("=")
+    return f"""'{key}="{value}"'""" if equals else f"{text}=VALUE, or --help"
+
+
 def _normalise(argument: str) -> str:
     match = _ASSIGNMENT.fullmatch(argument)
     if not match:
