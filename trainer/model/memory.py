@@ -1,75 +1,147 @@
-"""An estimate of the bytes that a device needs, from dimensions alone.
+"""An estimate of the bytes that each device needs, from dimensions alone.
 
-Turns a model's dimensions, the training settings and a mesh shape into bytes, for
-choosing a mesh before anything is built. Weights and optimizer are exact up to what a
-mesh cannot divide; activations are an upper estimate.
+Turns a model's dimensions, the settings of a step and the shape of a mesh into bytes by
+what they are for, for choosing a mesh and for planning before anything is built.
+Weights, adapters and slots are exact; what a step needs beside them is estimated in
+`trainer.model.working_memory`. It refuses to know chips and compilers.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
+from collections.abc import Callable
 
-from gemma.adapters.factors import factor_shapes
 from gemma.config import GemmaConfig
-from gemma.layout.listing import table
+from gemma.layout import LayoutTable, table
 from gemma.lora import LoraSettings
 from gemma.quantized.grid import Quantization
+from trainer.model.working_memory import Work, activation_bytes, loss_bytes
 
-FLOAT32_BYTES = 4
-ADAMW_COPIES = 4  # weight, gradient, two moments
-BLOCK_WORKSPACE = 6  # widest arrays of a block that live at once in its backward pass
+SlotBytes = Callable[[LayoutTable], int]
+"""Bytes of an optimizer's slots on each device, given where the weights lie."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceBytes:
+    """Bytes on each device, by what they are for.
+
+    Attributes:
+        weights: Of the base, whole or quantized.
+        adapters: Their factors.
+        optimizer: Slots and averages.
+        gradients: Of what is trained.
+        activations: What the backward pass needs, and room to work in.
+        loss: Hidden states, tiles of logits and sums.
+    """
+
+    weights: int
+    adapters: int
+    optimizer: int
+    gradients: int
+    activations: int
+    loss: int
+
+    @property
+    def state(self) -> int:
+        """What lies there between steps."""
+        return self.weights + self.adapters + self.optimizer
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.state + self.gradients + self.activations + self.loss
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """What decides the bytes of a training step beside the mesh."""
+    """What decides the bytes of a training step beside the mesh.
+
+    Attributes:
+        config: Dimensions of the model.
+        dtype: Of frozen weights and computation.
+        lora: Adapters; None where all weights are trained, or none of them.
+        quantize: Bits of the base; None for floats.
+        sequence_length: Tokens of a sequence.
+        microbatch_size: Sequences per forward, on all devices.
+        microbatches: Forwards per step.
+        remat: `trainer.remat`.
+        attention: Path that computes attention.
+        loss_chunk_tokens: `trainer.loss_chunk_tokens`.
+        slot_bytes: Asks the optimizer.
+    """
 
     config: GemmaConfig
-    dtype_bytes: int
+    dtype: str
     lora: LoraSettings | None
     quantize: Quantization | None = None
     sequence_length: int
     microbatch_size: int
+    microbatches: int = 1
     remat: str
+    attention: str
     loss_chunk_tokens: int
+    slot_bytes: SlotBytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the weights themselves are trained, kept in float32."""
+        return self.lora is None and self.quantize is None
+
+    def layout(self, shape: tuple[int, int]) -> LayoutTable:
+        """Return where every variable lies on a mesh of `batch` x `model`."""
+        return _layout(
+            self.config,
+            shape,
+            "float32" if self.is_full else self.dtype,
+            self.lora,
+            self.quantize,
+        )
 
     def bytes_per_device(self, shape: tuple[int, int]) -> int:
         """Return the estimate for a mesh of `batch` x `model`."""
-        batch, model = shape
-        state = self._state_bytes() // (batch * model)
-        return state + self._activation_bytes(batch, model)
+        return self.estimate(shape).total
 
-    def _state_bytes(self) -> int:
-        count = self.config.parameter_count
-        if self.quantize is not None:
-            frozen = table(
-                self.config, (1, 1), dtype="float32", quantize=self.quantize
-            ).bytes
-        elif self.lora is None:
-            return count * FLOAT32_BYTES * ADAMW_COPIES
-        else:
-            frozen = count * self.dtype_bytes
-        adapters = adapter_count(self.config, self.lora) if self.lora else 0
-        return frozen + adapters * FLOAT32_BYTES * ADAMW_COPIES
+    def estimate(self, shape: tuple[int, int]) -> DeviceBytes:
+        """Return the bytes on each device of a mesh, by what they are for."""
+        layout = self.layout(shape)
+        rows = layout.rows
+        adapters = sum(r.bytes_per_device for r in rows if "/lora_kernel_" in r.path)
+        weights = layout.bytes_per_device - adapters
+        trained = weights if self.is_full else adapters
+        work = self._work(layout)
+        # one sum over microbatches beside the gradient that is added to it
+        copies = 2 if self.microbatches > 1 else 1
+        return DeviceBytes(
+            weights=weights,
+            adapters=adapters,
+            optimizer=self.slot_bytes(layout),
+            gradients=trained * copies,
+            activations=activation_bytes(work),
+            loss=loss_bytes(work),
+        )
 
-    def _activation_bytes(self, batch: int, model: int) -> int:
-        config, length = self.config, self.sequence_length
-        tokens = self.microbatch_size * length // batch
-        widest = max(config.ffw_dim, config.num_query_heads * config.head_dim) // model
-        heads = max(config.num_query_heads // model, 1)
-        scores = tokens * length * heads * FLOAT32_BYTES
-        block = BLOCK_WORKSPACE * (tokens * widest * self.dtype_bytes + scores)
-        kept = tokens * config.hidden_dim * self.dtype_bytes * config.num_layers
-        if self.remat == "none":
-            kept += block * config.num_layers
-        logits = self.loss_chunk_tokens // batch * config.vocabulary_size // model
-        return kept + block + 2 * logits * FLOAT32_BYTES
+    def _work(self, layout: LayoutTable) -> Work:
+        return Work(
+            config=self.config,
+            layout=layout,
+            item_bytes=4 if self.dtype == "float32" else 2,
+            is_full=self.is_full,
+            is_quantized=self.quantize is not None,
+            sequence_length=self.sequence_length,
+            microbatch_size=self.microbatch_size,
+            remat=self.remat,
+            attention=self.attention,
+            loss_chunk_tokens=self.loss_chunk_tokens,
+        )
 
 
-def adapter_count(config: GemmaConfig, lora: LoraSettings) -> int:
-    """Return the parameters of all adapters."""
-    shapes = factor_shapes(
-        config, rank=lora.rank, targets=lora.targets, factorisation=lora.factorisation
-    )
-    return sum(math.prod(shape) for shape in shapes.values())
+@functools.lru_cache(maxsize=64)
+def _layout(
+    config: GemmaConfig,
+    shape: tuple[int, int],
+    dtype: str,
+    lora: LoraSettings | None,
+    quantize: Quantization | None,
+) -> LayoutTable:
+    return table(config, shape, dtype=dtype, lora=lora, quantize=quantize)

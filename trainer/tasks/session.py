@@ -16,7 +16,6 @@ from jax.sharding import Mesh
 from gemma.adapters import Adapter
 from gemma.lora import LoraSettings
 from gemma.presets import Preset, PresetFileError, open_preset
-from gemma.quantized.grid import Quantization
 from gemma.tokenizers import GemmaTokenizer
 from trainer.config.errors import PresetError
 from trainer.config.schema import RunConfig
@@ -29,7 +28,7 @@ from trainer.distribution.mesh import (
 )
 from trainer.model.adapters import adapter_settings
 from trainer.model.assemble import Model, build_model
-from trainer.model.memory import MemoryPlan
+from trainer.tasks.planning.memory_plan import memory_plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,10 +105,11 @@ def assemble(
     lora, adapter = saved, None
     if saved is None:
         lora, adapter = adapter_settings(config.lora, preset)
-    config = _with_dtype(config, devices[0].platform)
+    config = with_dtype(config, devices[0].platform)
     quantize = config.preset.quantize
     quantize = None if quantize == "none" else quantize
-    plan = _memory_plan(config, preset, lora, quantize)
+    platform = devices[0].platform
+    plan = memory_plan(config, preset.config, lora, platform=platform)
     choice = choose_mesh(
         config.mesh.shape,
         num_devices=len(devices),
@@ -125,25 +125,7 @@ def assemble(
     )
 
 
-def _memory_plan(
-    config: RunConfig,
-    preset: Preset,
-    lora: LoraSettings | None,
-    quantize: Quantization | None,
-) -> MemoryPlan:
-    return MemoryPlan(
-        config=preset.config,
-        dtype_bytes=4 if config.preset.dtype == "float32" else 2,
-        lora=lora,
-        quantize=quantize,
-        sequence_length=config.data.sequence_length,
-        microbatch_size=config.trainer.forward_size,
-        remat=config.trainer.remat,
-        loss_chunk_tokens=config.trainer.loss_chunk_tokens,
-    )
-
-
-def _with_dtype(config: RunConfig, platform: str) -> RunConfig:
+def with_dtype(config: RunConfig, platform: str) -> RunConfig:
     """Fill in the dtype that suits the devices where the configuration leaves it."""
     dtype = config.preset.dtype or ("float32" if platform == "cpu" else "bfloat16")
     preset = dataclasses.replace(config.preset, dtype=dtype)

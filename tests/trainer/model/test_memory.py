@@ -1,0 +1,97 @@
+import math
+
+import pytest
+
+from gemma.adapters.factors import factor_shapes
+from gemma.layout import table
+from gemma.lora import lora_settings
+from gemma.presets import BUILT_IN
+from trainer.model.memory import MemoryPlan
+
+GIB = 2**30
+EVERY_MESH = [(2**i, 2**j) for i in range(5) for j in range(5)]
+
+
+def plan_of(name, **changed):
+    settings = {
+        "config": BUILT_IN[name].config,
+        "dtype": "bfloat16",
+        "lora": lora_settings(8),
+        "sequence_length": 1024,
+        "microbatch_size": 16,
+        "remat": "block",
+        "attention": "splash",
+        "loss_chunk_tokens": 1024,
+        "slot_bytes": lambda layout: 0,
+    }
+    return MemoryPlan(**(settings | changed))
+
+
+@pytest.mark.parametrize("factorisation", ["keras", "shared"])
+def test_adapters_are_counted_to_the_byte(factorisation):
+    lora = lora_settings(8, targets=["*"], factorisation=factorisation)
+    plan = plan_of("gemma2_2b_en", lora=lora)
+    shapes = factor_shapes(
+        plan.config, rank=8, targets=lora.targets, factorisation=factorisation
+    )
+    count = sum(map(math.prod, shapes.values()))
+    assert plan.estimate((1, 1)).adapters == 4 * count
+
+
+@pytest.mark.parametrize("mesh", [(1, 8), (2, 4), (16, 16)])
+def test_weights_are_those_of_the_layout_to_the_byte(mesh):
+    plan = plan_of("gemma2_9b_en")
+    found = plan.estimate(mesh)
+    layout = table(plan.config, mesh, dtype="bfloat16", lora=plan.lora)
+    assert found.weights + found.adapters == layout.bytes_per_device
+
+
+def test_all_weights_are_trained_in_float32():
+    found = plan_of("gemma2_2b_en", lora=None).estimate((1, 1))
+    assert found.weights == 4 * plan_of("gemma2_2b_en").config.parameter_count
+    assert found.adapters == 0
+    assert found.gradients == found.weights
+
+
+def test_the_parts_make_the_total():
+    plan = plan_of("gemma3_1b", slot_bytes=lambda layout: 7)
+    found = plan.estimate((2, 4))
+    assert found.optimizer == 7
+    assert found.state == found.weights + found.adapters + 7
+    parts = (found.state, found.gradients, found.activations, found.loss)
+    assert found.total == sum(parts) == plan.bytes_per_device((2, 4))
+
+
+def test_several_microbatches_keep_a_sum_beside_the_gradient():
+    once, twice = (plan_of("gemma_2b_en", microbatches=n) for n in (1, 2))
+    sums = twice.estimate((1, 1)).gradients - once.estimate((1, 1)).gradients
+    assert sums == once.estimate((1, 1)).adapters
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_preset_is_estimated_on_every_mesh(name):
+    plan = plan_of(name)
+    totals = {mesh: plan.bytes_per_device(mesh) for mesh in EVERY_MESH}
+    assert all(total > 0 for total in totals.values())
+    assert totals[16, 16] < totals[1, 1]
+    assert totals[16, 1] < totals[1, 1] > totals[1, 16]
+
+
+@pytest.mark.parametrize(
+    "grown",
+    [
+        {"microbatch_size": 32},
+        {"sequence_length": 2048},
+        {"remat": "none"},
+        {"lora": None},
+    ],
+)
+def test_what_costs_memory_is_estimated_to(grown):
+    mesh = (2, 4)
+    less = plan_of("gemma2_9b_en").bytes_per_device(mesh)
+    assert plan_of("gemma2_9b_en", **grown).bytes_per_device(mesh) > 1.05 * less
+
+
+def test_gemma2_9b_fits_eight_chips_of_v5e():
+    plan = plan_of("gemma2_9b_en", microbatch_size=8)
+    assert 9_241_705_984 * 2 / 8 < plan.bytes_per_device((1, 8)) < 15.75 * GIB
