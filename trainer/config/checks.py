@@ -15,17 +15,10 @@ import re
 from collections.abc import Iterator
 
 from trainer.config.choices import groups
-    expected_processes,
-)
 from trainer.config.errors import ConfigError, ConfigErrors
 from trainer.config.launch_checks import launch_problems
 from trainer.config.limits import PROJECTIONS, value_problems
-from trainer.config.mesh_shape import (
-    check_batch,
-    check_devices,
-    check_slices,
-    parse_shape,
-)
+from trainer.config.mesh_shape import check_batch, check_devices, parse_shape
 from trainer.config.schema import RunConfig
 from trainer.config.spelling import listing, nearest
 from trainer.config.topology import check_topology
@@ -101,8 +94,7 @@ def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
     try:
         shape = parse_shape(config.mesh.shape)
         if config.device.simulated > 0:
-            check_devices(shape, config.device.simulated * processes)
-        check_slices(shape, max(config.mesh.slices or 1, 1))
+            check_devices(shape, config.device.simulated)
     except ConfigError as error:
         yield error
         return
