@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from trainer.config.launch_schema import LaunchConfig
 from trainer.config.plan_schema import PlanConfig
+from trainer.config.trainer_schema import TrainerConfig
 
 
 @dataclass(kw_only=True)
@@ -152,33 +153,6 @@ class ScheduleConfig:
     """Last part of the run's steps in which `wsd` decays."""
     final_fraction: float = 0.0
     """Learning rate at the last step as a fraction of the peak."""
-
-
-@dataclass(kw_only=True)
-class TrainerConfig:
-    """How long to train, in which portions, and what to show."""
-
-    num_train_steps: int = 250
-    """Optimizer steps in the whole run."""
-    global_batch_size: int = 16
-    """Sequences per optimizer step, all processes together."""
-    microbatch_size: int | None = None
-    """Sequences per forward pass, all processes; null means the global batch."""
-    eval_every_steps: int = 125
-    """Steps between evaluations; the first precedes training. 0: never."""
-    log_every_steps: int = 1
-    """Steps between lines of `metrics.jsonl`."""
-    remat: str = "block"
-    """What the backward pass computes again: `none` or `block`."""
-    loss_chunk_tokens: int = 1024
-    """Tokens whose logits exist at a time."""
-    sample_prompts: int = 3
-    """Held-out prompts that are answered before and after training."""
-
-    @property
-    def forward_size(self) -> int:
-        """Sequences per forward pass, with the null of `microbatch_size` resolved."""
-        return self.microbatch_size or self.global_batch_size
 
 
 @dataclass(kw_only=True)

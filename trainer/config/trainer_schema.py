@@ -1,0 +1,36 @@
+"""How long to train, and how a step is computed: the keys of `trainer.*`.
+
+Turns names into typed values, like `trainer.config.schema`, of which it is a part. It
+refuses to know models and devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True)
+class TrainerConfig:
+    """How long to train, in which portions, and what to show."""
+
+    num_train_steps: int = 250
+    """Optimizer steps in the whole run."""
+    global_batch_size: int = 16
+    """Sequences per optimizer step, all processes together."""
+    microbatch_size: int | None = None
+    """Sequences per forward pass, all processes; null means the global batch."""
+    eval_every_steps: int = 125
+    """Steps between evaluations; the first precedes training. 0: never."""
+    log_every_steps: int = 1
+    """Steps between lines of `metrics.jsonl`."""
+    remat: str = "block"
+    """What the backward pass computes again: `none` or `block`."""
+    loss_chunk_tokens: int = 1024
+    """Tokens whose logits exist at a time."""
+    sample_prompts: int = 3
+    """Held-out prompts that are answered before and after training."""
+
+    @property
+    def forward_size(self) -> int:
+        """Sequences per forward pass, with the null of `microbatch_size` resolved."""
+        return self.microbatch_size or self.global_batch_size
