@@ -63,6 +63,7 @@ _AT_LEAST = {
     "trainer.eval_every_steps": 0,
     "trainer.log_every_steps": 1,
     "trainer.loss_chunk_tokens": 1,
+    "trainer.z_loss": 0,
     "trainer.sample_prompts": 0,
     "checkpoint.every_steps": 1,
     "checkpoint.keep_last": 1,
@@ -87,6 +88,7 @@ _BELOW_ONE = (
     "optimizer.beta_1",
     "optimizer.beta_2",
     "optimizer.ema_decay",
+    "trainer.label_smoothing",
     "generate.min_p",
 )
 _FRACTIONS = ("schedule.decay_fraction", "schedule.final_fraction")

@@ -26,7 +26,13 @@ class TrainerConfig:
     remat: str = "block"
     """What the backward pass computes again: `none` or `block`."""
     loss_chunk_tokens: int = 1024
-    """Tokens whose logits exist at a time."""
+    """Positions that the loss takes at a time, in each part of the `batch` axis."""
+    z_loss: float = 0.0
+    """Coefficient of the squared logarithm of the softmax's sum, which is minimised
+    beside the cross-entropy; `train/loss` and evaluation leave it out."""
+    label_smoothing: float = 0.0
+    """Share of the target that training spreads evenly over the vocabulary;
+    `train/loss` and evaluation leave it out."""
     sample_prompts: int = 3
     """Held-out prompts that are answered before and after training."""
 

@@ -84,6 +84,8 @@ def build_step(parts: Assembly, optimizer: StackedOptimizer) -> Step:
             model,
             remat=config.trainer.remat,
             chunk_tokens=config.trainer.loss_chunk_tokens,
+            z_loss=config.trainer.z_loss,
+            label_smoothing=config.trainer.label_smoothing,
         ),
         optimizer,
         clip_norm=config.optimizer.clip_norm,

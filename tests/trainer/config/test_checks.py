@@ -58,6 +58,8 @@ CASES = [
     ("tracker=wandbb", "tracker", "jsonl, wandb", "tracker=wandb"),
     ("generate.top_k=0", "generate.top_k", "1 or more", "generate.top_k=null"),
     ("generate.top_p=0", "generate.top_p", "at most 1", "generate.top_p=1.0"),
+    ("trainer.z_loss=-1", "trainer.z_loss", "0 or more", "trainer.z_loss=0"),
+    ("trainer.label_smoothing=1", "trainer.label_smoothing", "below 1", "=0.0"),
     ("generate.min_p=1", "generate.min_p", "below 1", "generate.min_p=0.0"),
     ("tracker.upload=[lra]", "tracker.upload", "lora, preset", "[lora]"),
     ("artifacts.from=bst", "artifacts.source", "last, best", "best"),
