@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from launch.supervisor import supervise
 
@@ -36,15 +36,22 @@ def local_commands(
     ]
 
 
-def run_local(command: Sequence[str], *, processes: int, max_restarts: int) -> int:
+def run_local(
+    command: Sequence[str],
+    *,
+    processes: int,
+    max_restarts: int,
+    environment: Mapping[str, str] | None = None,
+) -> int:
     """Run N processes of a command to their end and return the exit code.
 
     Every attempt takes a new port: the last one's may still be held.
     """
-    return supervise(
-        lambda attempt: local_commands(command, processes=processes, port=_free_port()),
-        max_restarts=max_restarts,
-    )
+
+    def commands(attempt: int) -> list[list[str]]:
+        return local_commands(command, processes=processes, port=_free_port())
+
+    return supervise(commands, max_restarts=max_restarts, environment=environment)
 
 
 def main(arguments: Sequence[str]) -> int:

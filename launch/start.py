@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,8 +50,12 @@ def _local(config: RunConfig, training: Sequence[str]) -> int:
     if not config.launch.submit:
         print(f"{shlex.join(command)}  # as {processes} processes of this machine")
         return 0
+    sweeps = config.launch.sweep is not None
     return run_local(
-        command, processes=processes, max_restarts=config.launch.max_restarts
+        command,
+        processes=processes,
+        max_restarts=0 if sweeps else config.launch.max_restarts,
+        environment={"LAUNCH_START": str(time.time_ns())} if sweeps else None,
     )
 
 

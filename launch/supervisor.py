@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from launch.children import die_with_parent, relay_output
@@ -46,7 +46,11 @@ Commands = Callable[[int], Sequence[Sequence[str]]]
 
 
 def supervise(
-    commands: Commands, *, max_restarts: int, patience: Patience | None = None
+    commands: Commands,
+    *,
+    max_restarts: int,
+    patience: Patience | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> int:
     """Run the processes until they are done, or ended for good; return their code.
 
@@ -56,11 +60,14 @@ def supervise(
         commands: What to start, a command a process, for each attempt from 0.
         max_restarts: Further attempts at most.
         patience: How long to wait for processes that have to go.
+        environment: Variables that they get besides ours.
     """
+    variables = {**os.environ, **(environment or {})}
     patience = patience or Patience()
     with _Signals() as signals:
         for attempt in range(max_restarts + 1):
-            code = _Attempt(commands(attempt), patience, signals).run()
+            attempted = _Attempt(commands(attempt), variables, patience, signals)
+            code = attempted.run()
             last = attempt == max_restarts
             if code not in RESTARTED or signals.received or last:
                 _tell_end(code, attempt, last=last and max_restarts > 0)
@@ -106,9 +113,13 @@ class _Attempt:
     """One start of all processes, up to the end of the last one."""
 
     def __init__(
-        self, commands: Sequence[Sequence[str]], patience: Patience, signals: _Signals
+        self,
+        commands: Sequence[Sequence[str]],
+        variables: Mapping[str, str],
+        patience: Patience,
+        signals: _Signals,
     ) -> None:
-        self._patience, self._signals = patience, signals
+        self._variables, self._patience, self._signals = variables, patience, signals
         self._forwarded = len(signals.received)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._commands = commands
@@ -119,7 +130,8 @@ class _Attempt:
         relays = []
         try:
             for command in self._commands:
-                process = _start(command, alone=len(self._commands) == 1)
+                alone = len(self._commands) == 1
+                process = _start(command, self._variables, alone=alone)
                 self._processes.append(process)
             for index, process in enumerate(self._processes):  # no thread before a fork
                 relays += relay_output(process, f"[{index}] ")
@@ -173,11 +185,14 @@ class _Attempt:
             process.wait()
 
 
-def _start(command: Sequence[str], *, alone: bool) -> subprocess.Popen[bytes]:
+def _start(
+    command: Sequence[str], variables: Mapping[str, str], *, alone: bool
+) -> subprocess.Popen[bytes]:
     """Start a process in a group of its own; one alone keeps our terminal."""
     stream = None if alone else subprocess.PIPE
     return subprocess.Popen(
         list(command),
+        env=variables,
         stdin=subprocess.DEVNULL,
         stdout=stream,
         stderr=stream,

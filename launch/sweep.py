@@ -27,6 +27,7 @@ def render_sweep(
     overrides: Sequence[str] = (),
     method: str = "grid",
     metric: str = "eval/loss",
+    on_pod: bool = False,
 ) -> str:
     """Return the text of a W&B sweep file.
 
@@ -35,6 +36,7 @@ def render_sweep(
         overrides: Further words of every run's command line.
         method: How W&B chooses among the values: one of `METHODS`.
         metric: Name of the value in `metrics.jsonl` that is made small.
+        on_pod: Let every process of a run get each trial (`launch.sweep`).
 
     Raises:
         ValueError: The method is unknown, or a key has no values.
@@ -52,6 +54,8 @@ def render_sweep(
         for key, values in parameters.items()
     }
     *words, arguments = sweep["command"]
+    if on_pod:
+        words[words.index("trainer")] = "launch.pod_sweep"
     sweep["command"] = [*words, *overrides, arguments]
     return yaml.safe_dump(sweep, sort_keys=False, width=88)
 

@@ -184,7 +184,8 @@ def _exchange(sweep: str) -> str:
 
 
 def _supervised(config: RunConfig) -> list[str]:
-    restarts = str(config.launch.max_restarts)
+    # a sweep's agent is not started again in the middle: only with all its processes
+    restarts = "0" if config.launch.sweep else str(config.launch.max_restarts)
     return ["python", "-m", "launch.local", "--max-restarts", restarts, "--"]
 
 

@@ -77,6 +77,11 @@ _READ_BY_ALL = ("name", "submit", "max_restarts")
 _WITHOUT_OUR_DISK = ("tpu_vm", "tpu_queued", "gke", "skypilot")
 
 
+def local_processes(config: RunConfig) -> int | None:
+    """Return how many processes `launch=local` starts; None elsewhere."""
+    return config.launch.processes if config.launch.name == "local" else None
+
+
 def launch_problems(config: RunConfig) -> Iterator[ConfigError]:
     """Yield every problem of the launch alone and together with other keys."""
     if config.launch.name not in _READS:
