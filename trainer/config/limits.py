@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "optimizer.name": ("adamw", "adafactor", "lion", "muon", "sgd"),
     "schedule.name": ("constant", "linear", "cosine", "wsd"),
     "trainer.remat": ("none", "block"),
+    "trainer.attention": ("auto", "reference", "blocked", "splash", "cudnn"),
     "tracker.name": ("jsonl", "wandb"),
     "tracker.mode": ("auto", "online", "offline"),
     "artifacts.dtype": (None, "float32", "bfloat16"),

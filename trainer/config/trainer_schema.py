@@ -25,6 +25,9 @@ class TrainerConfig:
     """Steps between lines of `metrics.jsonl`."""
     remat: str = "block"
     """What the backward pass computes again: `none` or `block`."""
+    attention: str = "auto"
+    """`auto` takes what suits the devices: `splash` on TPU, `cudnn` on GPU where it can
+    express the model, else `blocked`. `reference` keeps all scores at once."""
     loss_chunk_tokens: int = 1024
     """Positions that the loss takes at a time, in each part of the `batch` axis."""
     z_loss: float = 0.0

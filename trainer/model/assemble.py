@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from gemma.abstract import build_abstract, is_abstract
 from gemma.adapters import Adapter
+from gemma.attention import Attention
 from gemma.backbones.backbone import Backbone
 from gemma.backbones.families import backbone_class
 from gemma.lora import LoraSettings
@@ -94,6 +95,7 @@ def build_model(
     dtype: str,
     lora: LoraSettings | None,
     quantize: Quantization | None = None,
+    attend: Attention | None = None,
 ) -> Model:
     """Build a model's functions and shardings, without any array.
 
@@ -103,6 +105,7 @@ def build_model(
         dtype: Of frozen weights and computation.
         lora: Adapters to train; None trains all weights, kept in float32.
         quantize: Keep the base in 8 or 4 bits; then nothing but adapters is trained.
+        attend: How tokens attend to each other; None: what suits the mesh's devices.
     """
     placement = place(mesh, preset.config, lora)
     is_frozen = lora is not None or quantize is not None
@@ -111,7 +114,11 @@ def build_model(
     assert is_abstract(backbone.variables)
     stacked = Stacked(backbone)
     check_all_large_are_split(stacked.tree, placement)
-    stacked = Stacked(backbone, placement.constraints(stacked.tree))
+    stacked = Stacked(
+        backbone,
+        placement.constraints(stacked.tree),
+        attend or Attention.on_mesh(mesh),
+    )
     trainable = tuple(
         p for p, v in stacked.tree.items() if v.is_adapter or not is_frozen
     )

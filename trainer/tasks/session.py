@@ -28,6 +28,7 @@ from trainer.distribution.mesh import (
 )
 from trainer.model.adapters import adapter_settings
 from trainer.model.assemble import Model, build_model
+from trainer.model.attention import build_attention
 from trainer.tasks.planning.memory_plan import memory_plan
 
 
@@ -99,7 +100,7 @@ def assemble(
 
     Raises:
         PresetError: The preset cannot be opened.
-        ConfigError: The mesh or the adapters are impossible.
+        ConfigError: The mesh, the adapters or the attention are impossible.
     """
     preset = _open(config.preset.name)
     lora, adapter = saved, None
@@ -119,7 +120,16 @@ def assemble(
     )
     mesh = build_mesh(choice.shape, devices)
     dtype = config.preset.dtype
-    model = build_model(preset, mesh, dtype=dtype, lora=lora, quantize=quantize)
+    attend = build_attention(
+        config.trainer.attention,
+        mesh,
+        model=preset.config,
+        dtype=dtype,
+        is_packed=config.data.pack,
+    )
+    model = build_model(
+        preset, mesh, dtype=dtype, lora=lora, quantize=quantize, attend=attend
+    )
     return Assembly(
         config=config, choice=choice, mesh=mesh, model=model, adapter=adapter
     )

@@ -53,6 +53,14 @@ def test_a_missing_file_is_a_data_error(ends, tmp_path):
     assert "none.jsonl" in shown
 
 
+def test_an_attention_that_the_device_has_not_is_refused(ends, tmp_path):
+    code, shown = ends("trainer.attention=splash", "run.name=x")
+    assert code == 2
+    assert "splash, which needs a TPU" in shown
+    assert "trainer.attention=blocked, or auto" in shown
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_directory_that_is_no_preset_is_named(ends, tmp_path):
     code, shown = ends(f"preset.name={tmp_path}")
     assert code == 4
