@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gemma.presets.mapping import aligned_empty
 from gemma.presets.source import Index
@@ -39,6 +40,19 @@ def assemble(
     return jax.make_array_from_single_device_arrays(
         shape, sharding, list(parts.values())
     )
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+    """Return a whole array on the host, also one whose parts other processes hold.
+
+    Then gathering it is a computation of all processes: each calls this alike.
+    """
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    if not array.is_fully_replicated:
+        everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
+        array = jax.jit(lambda x: x, out_shardings=everywhere)(array)
+    return np.asarray(array.addressable_data(0))
 
 
 def _slices(

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trainer.config.checks import find_problems, raise_problems
 from trainer.config.choices import conf_directory
 from trainer.config.compose import spell_as_typed, to_run_config
-from trainer.config.ending import STOPPED_BY_USER, exit_code_of
+from trainer.config.ending import STOPPED_BY_USER, end, exit_code_of
 from trainer.config.errors import ConfigError, Preempted
 from trainer.config.identity import sweep_name
 from trainer.config.override_checks import Override, override_problem
@@ -47,7 +47,7 @@ ConfigStore.instance().store(name="schema", node=RunConfig, provider="trainer")
 def main() -> None:
     """Run what the command line says and leave with its exit code."""
     arguments = _switches_first(normalise_overrides(sys.argv[1:]))
-    sys.exit(exit_code_of(lambda: _command(arguments), debug="debug=true" in arguments))
+    end(lambda: _command(arguments), debug="debug=true" in arguments)
 
 
 def compose(arguments: Sequence[str]) -> RunConfig:

@@ -26,8 +26,23 @@ from trainer.artifacts.weights import (
     write_full_preset,
     write_peft_adapter,
 )
-from trainer.config.errors import ConfigError, MemoryPlanError, StorageError
+from trainer.checkpoint.shared import check_shared
+from trainer.config.errors import (
+    ConfigError,
+    MemoryPlanError,
+    PeerLostError,
+    RunError,
+    StorageError,
+)
 from trainer.config.schema import RunConfig
+from trainer.distribution.exchange import from_primary
+from trainer.distribution.facts import shared_facts
+from trainer.distribution.joining import (
+    is_joined,
+    join,
+    note_end,
+    silent_peers,
+)
 from trainer.model.assemble import hash_of_base
 from trainer.tasks.console import Screen
 from trainer.tasks.evaluate import run_evaluation
@@ -47,6 +62,8 @@ def run(config: RunConfig, words: Sequence[str] = ()) -> int:
         config: What to do.
         words: What was typed for it, to show how to make the run again.
 
+    Of several processes each calls this; `joining` sees to their end.
+
     Raises:
         RunError: With the message and exit code for the user.
     """
@@ -57,16 +74,34 @@ def run(config: RunConfig, words: Sequence[str] = ()) -> int:
             received=config.task,
             fix="task=train",
         )
-    with _explained():
-        return _tasks(words)[config.task](config, Screen())
+    try:
+        with _explained():
+            join(config, shared_facts(config))
+            check_shared(epath.Path(config.run.root))
+            return _tasks(words)[config.task](config, Screen())
+    except RunError as error:
+        note_end(error)
+        raise
 
 
 def finish(finished: Finished, *, words: Sequence[str]) -> None:
     """Write everything that a finished run leaves behind, the results last."""
-    run, config = finished.run, finished.run.config
-    directory = run.directory
+    run, directory = finished.run, finished.run.directory
     written = _write_weights(finished)
     merged = _measure_merged(finished)
+    results = from_primary(
+        "the results", lambda: _write_results(finished, words, merged)
+    )
+    run.screen.samples(finished.samples)
+    places = {name: directory.path / name for name in (*written, "report.html")}
+    run.screen.facts("done", results | places)
+
+
+def _write_results(
+    finished: Finished, words: Sequence[str], merged: dict[str, str]
+) -> dict[str, object]:
+    """Write report, card and results, the results last, and return these."""
+    run, config, directory = finished.run, finished.run.config, finished.run.directory
     run.tracker.flush()
     metrics = read_metrics(directory.path)
     seconds = time.perf_counter() - run.started
@@ -88,9 +123,7 @@ def finish(finished: Finished, *, words: Sequence[str]) -> None:
         samples=finished.samples,
     )
     directory.mark_done(results)
-    run.screen.samples(finished.samples)
-    places = {name: directory.path / name for name in (*written, "report.html")}
-    run.screen.facts("done", results | places)
+    return results
 
 
 def _write_weights(finished: Finished) -> list[str]:
@@ -184,6 +217,8 @@ def _explained() -> Iterator[None]:
         raise preset_error(error) from error
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            if is_joined():
+                raise _peer_lost(error) from error
             raise
         raise MemoryPlanError(
             key="trainer.microbatch_size",
@@ -199,6 +234,17 @@ def _explained() -> Iterator[None]:
             received=f"{type(error).__name__}: {error.strerror or error}",
             fix="check free space and rights, or choose another run.root",
         ) from error
+
+
+def _peer_lost(error: Exception) -> PeerLostError:
+    """Return what a computation of all processes says when one of them is gone."""
+    silent = ", ".join(silent_peers()) or "not known which; the other logs say more"
+    return PeerLostError(
+        key="a computation of all processes",
+        expected="all of them at work",
+        received=f"{str(error).splitlines()[0][:200]}; silent: {silent}",
+        fix="the same command goes on from the last checkpoint",
+    )
 
 
 def _tasks(words: Sequence[str]) -> dict[str, Callable[[RunConfig, Screen], int]]:

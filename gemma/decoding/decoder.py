@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gemma.arrays import fetch
 from gemma.decoding.sampling import GREEDY, Sampler, SamplerValues, draw, likeliest
 from gemma.decoding.stopping import (
     END,
@@ -102,7 +103,7 @@ class Decoder:
             is_greedy=sampler.is_greedy,
             filters=() if sampler.is_greedy else sampler.filters,
         )
-        rows = np.asarray(tokens)[: len(prompts)].tolist()
+        rows = fetch(tokens)[: len(prompts)].tolist()
         return [until_stop(row, self._stops) for row in rows]
 
     @property

@@ -7,7 +7,7 @@ has its adapters merged in float32 and is rounded once, when it is written.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,9 +16,12 @@ import numpy as np
 from etils import epath
 
 from gemma.adapters import write_lora, write_peft
+from gemma.arrays import fetch
 from gemma.backbones.quantized_methods import FloatBase
 from gemma.layers.projection import merge_adapter
 from gemma.presets import write_hf, write_preset
+from trainer.distribution.exchange import from_primary
+from trainer.distribution.primary import Read, write_on_primary
 from trainer.model.assemble import Model
 
 ADAPTER_FILE = "adapter.lora.h5"
@@ -33,7 +36,9 @@ def write_adapter(
 ) -> epath.Path:
     """Write `adapter.lora.h5` and `adapter.json`; return the former's path."""
     path = epath.Path(directory) / ADAPTER_FILE
-    write_lora(path, _factors(model, arrays), **_description(model, base_hash))
+    factors = _factors(model, arrays)
+    described = _description(model, base_hash)
+    from_primary("the adapter", lambda: write_lora(path, factors, **described))
     return path
 
 
@@ -45,11 +50,11 @@ def write_peft_adapter(
     base_hash: str,
 ) -> None:
     """Write the adapter for PEFT, beside transformers' model of the same base."""
-    write_peft(
-        directory,
-        _factors(model, arrays),
-        dropout=model.lora.dropout,
-        **_description(model, base_hash),
+    factors, dropout = _factors(model, arrays), model.lora.dropout
+    described = _description(model, base_hash)
+    from_primary(
+        "the adapter",
+        lambda: write_peft(directory, factors, dropout=dropout, **described),
     )
 
 
@@ -62,9 +67,12 @@ def write_full_preset(
     sequence_length: int,
 ) -> None:
     """Write the whole model, adapters merged, in KerasHub's form."""
-    write_preset(
-        directory, sequence_length=sequence_length, **_whole(model, arrays, dtype)
-    )
+
+    def write(read: Read) -> None:
+        whole = _whole(model, dtype)
+        write_preset(directory, arrays=read, sequence_length=sequence_length, **whole)
+
+    write_on_primary("the full preset", write, _reader(model, arrays))
 
 
 def write_full_hf(
@@ -75,7 +83,11 @@ def write_full_hf(
     dtype: str,
 ) -> None:
     """Write the whole model, adapters merged, in Hugging Face's form."""
-    write_hf(directory, **_whole(model, arrays, dtype))
+
+    def write(read: Read) -> None:
+        write_hf(directory, arrays=read, **_whole(model, dtype))
+
+    write_on_primary("the full model", write, _reader(model, arrays))
 
 
 def merged(
@@ -128,26 +140,23 @@ def _places(model: Model) -> dict[str, tuple[str, int | None]]:
     }
 
 
-def _whole(model: Model, arrays: Mapping[str, jax.Array], dtype: str) -> dict[str, Any]:
+def _whole(model: Model, dtype: str) -> dict[str, Any]:
     """Return what the writer of a full model needs, whatever its form."""
     return {
         "config": model.stacked.config,
         "dtype": dtype,
-        "arrays": _reader(model, arrays),
         "vocabulary": model.preset.vocabulary(),
     }
 
 
-def _reader(
-    model: Model, arrays: Mapping[str, jax.Array]
-) -> Callable[[str], np.ndarray]:
+def _reader(model: Model, arrays: Mapping[str, jax.Array]) -> Read:
     """Return what gives each weight with its adapter merged.
 
     The float weights of a quantized model are read from its preset again.
     """
     if model.quantization is None:
         places = _places(model)
-        return lambda path: np.asarray(merged(model, arrays, *places[path]))
+        return lambda path: fetch(merged(model, arrays, *places[path]))
     base, factors = FloatBase(model.preset, expected_hash=None), _factors(model, arrays)
     return lambda path: base.merged(path, factors, model.lora)
 
@@ -155,7 +164,7 @@ def _reader(
 def _factors(model: Model, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     """Return every factor by the path of its variable."""
     return {
-        member.path: np.asarray(arrays[name][layer])
+        member.path: fetch(arrays[name][layer])
         for name, variable in model.tree.items()
         if variable.is_adapter
         for layer, member in enumerate(variable.members)

@@ -10,11 +10,31 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from trainer.config.errors import SMALLER_STEP, MemoryPlanError, RunError
 
 STOPPED_BY_USER = 130
 BUG = 1
+
+
+_at_the_end: list[Callable[[int], None]] = []
+
+
+def when_ending(call: Callable[[int], None]) -> None:
+    """Have `call` told the exit code before Python takes its leave."""
+    _at_the_end.append(call)
+
+
+def end(call: Callable[[], int], *, debug: bool) -> NoReturn:
+    """Leave the process with what `call` returns, or the code of what it raises."""
+    try:
+        code = exit_code_of(call, debug=debug)
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else int(bool(ending.code))
+    for tell in _at_the_end:
+        tell(code)
+    sys.exit(code)
 
 
 def exit_code_of(call: Callable[[], int], *, debug: bool) -> int:

@@ -25,6 +25,7 @@ _UNDECIDING = (
     "artifacts.*",
     "checkpoint.*",
     "debug",
+    "distributed.*",
     "export.*",
     "generate.*",
     "launch.*",

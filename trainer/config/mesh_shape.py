@@ -69,6 +69,24 @@ def check_batch(shape: tuple[int, int], microbatch_size: int) -> None:
         )
 
 
+def check_slices(shape: tuple[int, int], slices: int) -> None:
+    """Refuse a shape whose `model` axis would run across slices.
+
+    Raises:
+        ConfigError: With the shape nearest to it that stays inside.
+    """
+    if shape[0] % slices == 0:
+        return
+    fits = (shape[0] * shape[1]) % slices == 0
+    raise ConfigError(
+        key="mesh.shape",
+        expected=f"a batch axis that {slices} slices share evenly, so that model stays "
+        "inside a slice",
+        received=f"{shape[0]}x{shape[1]}",
+        fix=f"mesh={slices}x{shape[0] * shape[1] // slices}" if fits else "mesh=auto",
+    )
+
+
 def _suggestion(text: str) -> str:
     """Return the mesh that `text` may mean: `2*4`, `2,4`, `[2, 4]`, `8`."""
     numbers = [

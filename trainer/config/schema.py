@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from trainer.config.distributed_schema import DistributedConfig
 from trainer.config.launch_schema import LaunchConfig
 from trainer.config.plan_schema import PlanConfig
 from trainer.config.trainer_schema import TrainerConfig
@@ -36,6 +37,8 @@ class MeshConfig:
 
     shape: str = "auto"
     """`auto`, or batch x model such as `1x8`."""
+    slices: int | None = None
+    """Slices over which `batch` runs, `model` staying inside; null asks the devices."""
 
 
 @dataclass(kw_only=True)
@@ -256,6 +259,7 @@ class RunConfig:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     run: RunIdentity = field(default_factory=RunIdentity)
     task: str = "train"

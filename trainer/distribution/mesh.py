@@ -13,11 +13,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from trainer.config.errors import SMALLER_STEP, MemoryPlanError
+from trainer.config.errors import SMALLER_STEP, ConfigError, MemoryPlanError
 from trainer.config.mesh_shape import (
     auto_shapes,
     check_batch,
     check_devices,
+    check_slices,
     parse_shape,
 )
 
@@ -47,6 +48,7 @@ def choose_mesh(
     microbatch_size: int,
     planned_bytes: Callable[[tuple[int, int]], int],
     bytes_per_device: int | None,
+    slices: int = 1,
 ) -> MeshChoice:
     """Return the shape to use, the user's or the first `auto` one that fits.
 
@@ -58,19 +60,22 @@ def choose_mesh(
         microbatch_size: Sequences of a forward pass; `batch` must divide it.
         planned_bytes: Bytes a device would need under a shape.
         bytes_per_device: Memory of a device; None when it cannot be known.
+        slices: Slices over which `batch` runs.
 
     Raises:
-        ConfigError: The shape needs other devices than there are, or does not divide
-            the microbatch.
+        ConfigError: The shape needs other devices than there are, does not divide the
+            microbatch, or has `model` run across slices.
         MemoryPlanError: `auto` found no shape that fits.
     """
     if wanted != "auto":
         shape = parse_shape(wanted)
         check_devices(shape, num_devices)
+        check_slices(shape, slices)
         check_batch(shape, microbatch_size)
         return MeshChoice(shape)
-    shapes = [s for s in auto_shapes(num_devices) if microbatch_size % s[0] == 0]
-    shapes = shapes or [(1, num_devices)]  # seven devices, a batch of sixteen
+    inside = [s for s in auto_shapes(num_devices) if s[0] % slices == 0]
+    shapes = [s for s in inside if microbatch_size % s[0] == 0]
+    shapes = shapes or [(slices, num_devices // slices)]  # 7 devices, a batch of 16
     for shape in shapes:
         needed = planned_bytes(shape)
         if bytes_per_device is None or needed <= bytes_per_device:
@@ -87,9 +92,41 @@ def choose_mesh(
 def build_mesh(shape: tuple[int, int], devices: Sequence[jax.Device]) -> Mesh:
     """Arrange devices as `batch` x `model`; neighbours share `model`.
 
-    `jax.make_mesh` would make explicit axes, under which Keras's einsums fail.
+    Slices come one after the other, in them processes, in them devices: `model` stays
+    inside a process or a slice where its size allows that, `batch` runs across. (JAX's
+    `mesh_utils` puts a `model` of 4 on a v5e:4x4 across two hosts; then both read the
+    same rows.) `jax.make_mesh` would make explicit axes, under which Keras's einsums
+    fail.
     """
-    return Mesh(np.asarray(devices).reshape(shape), AXES)
+    ordered = sorted(devices, key=lambda d: (_slice(d), d.process_index, d.id))
+    return Mesh(np.asarray(ordered).reshape(shape), AXES)
+
+
+def count_slices(wanted: int | None, devices: Sequence[jax.Device]) -> int:
+    """Return how many slices the devices are; `wanted` where they do not say.
+
+    Raises:
+        ConfigError: They are another number of slices, or cannot be shared out evenly.
+    """
+    found = len({_slice(device) for device in devices})
+    if wanted is None or wanted == found:
+        return found
+    processes = len({device.process_index for device in devices})
+    parts = processes if processes > 1 else len(devices)
+    if found == 1 and parts % wanted == 0:
+        return wanted
+    what = f"{found} slices" if found > 1 else f"{processes} process(es)"
+    raise ConfigError(
+        key="mesh.slices",
+        expected=f"the number of slices, or a divisor of {parts} where there are none",
+        received=f"{wanted}, and {len(devices)} devices in {what}",
+        fix="mesh.slices=null, which asks the devices",
+    )
+
+
+def _slice(device: jax.Device) -> int:
+    """Return the slice of a TPU's device; others are all in one."""
+    return getattr(device, "slice_index", None) or 0
 
 
 def batch_sharding(mesh: Mesh, *, dims: int, batch_dim: int = 0) -> NamedSharding:
@@ -100,7 +137,7 @@ def batch_sharding(mesh: Mesh, *, dims: int, batch_dim: int = 0) -> NamedShardin
 
 
 def device_bytes(device: jax.Device) -> int | None:
-    """Return the memory of an accelerator, or None where the host's is shared."""
+    """Return an own accelerator's memory, or None where the host's is shared."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     return stats.get("bytes_limit") if stats else None
 

@@ -15,6 +15,8 @@ from gemma.decoding import Decoder, Sampler
 from trainer.config.errors import DataError
 from trainer.config.schema import GenerateConfig
 from trainer.data.evaluation import EvaluationSet
+from trainer.distribution.joining import advance
+from trainer.distribution.rows import local_sequences
 from trainer.model.objective import evaluation_sums
 from trainer.tasks.session import Session
 from trainer.training.step import place_batch
@@ -50,10 +52,12 @@ class Evaluator:
                 received="none that has anything to learn left",
                 fix="a larger data.sequence_length, or other held-out rows",
             )
-        sums = [
-            self._sums(weights, place_batch(batch, self._mesh))
-            for batch in self._held_out.batches()
-        ]
+        size = self._held_out.global_batch_size
+        sums = []
+        for batch in self._held_out.batches(rows=local_sequences(size, self._mesh)):
+            advance(f"batch {len(sums)} of an evaluation")
+            placed = place_batch(batch, self._mesh, sequences=size)
+            sums.append(self._sums(weights, placed))
         total = {name: sum(float(s[name]) for s in sums) for name in sums[0]}
         content_tokens = max(total["content_tokens"], 1.0)
         return {

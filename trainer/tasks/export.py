@@ -17,8 +17,9 @@ from gemma.presets import FORM_FILES, UNFINISHED
 from trainer import storage
 from trainer.config.errors import ConfigError
 from trainer.config.schema import RunConfig
+from trainer.distribution.exchange import from_primary
 from trainer.tasks.console import Screen
-from trainer.tasks.run_directory import RunDirectory
+from trainer.tasks.run_directory import RunDirectory, held
 from trainer.tasks.subject import Subject, open_subject
 
 _FILES = {
@@ -45,12 +46,14 @@ def run_export(
         DirectoryInUseError: The place is a run's own, and a process is at work there.
     """
     directory = RunDirectory(config)
-    _target(config, directory)
+    from_primary("the target", lambda: str(_target(config, directory)))
     _check_adapter(config, directory)
     subject = open_subject(config)
     is_own = config.export.path is None
-    with directory.locked() if is_own else contextlib.nullcontext():
-        target = _target(config, directory)  # again: nobody else writes there now
+    with held(directory) if is_own else contextlib.nullcontext():
+        # again: nobody else writes there now
+        place = from_primary("the target", lambda: str(_target(config, directory)))
+        target = epath.Path(place)
         write(subject, target)
     screen.facts(
         f"exported {subject.origin}",

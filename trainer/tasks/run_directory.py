@@ -27,6 +27,7 @@ from trainer.config.errors import (
 )
 from trainer.config.identity import Difference, check_resume, run_name
 from trainer.config.schema import RunConfig
+from trainer.distribution.exchange import from_primary
 
 CONFIG, LOCK, DONE = "config.yaml", "LOCK", "done.json"
 REFUSALS = (ConfigError, DataError, PresetError, PresetFileError)
@@ -81,6 +82,24 @@ class RunDirectory:
                 fix="resume=auto goes on with it; another run.name starts anew",
             )
         return check_resume(self.stored_config(), config, directory=str(self.path))
+
+    def results_of(self, config: RunConfig) -> dict[str, object] | None:
+        """Return the results of a finished run that `config` may go on with.
+
+        Raises:
+            ConfigError: Another configuration made the directory, or `resume` forbids.
+        """
+        self.admit(config)
+        return self.results()
+
+    def changes(self, config: RunConfig) -> dict[str, object]:
+        """Return the keys that changed since the last start, with both values.
+
+        Raises:
+            ConfigError: Another configuration made the directory, or `resume` forbids.
+        """
+        found = self.admit(config)
+        return dict(found.allowed) if found else {}
 
     def write_config(self, config: RunConfig) -> None:
         """Keep the resolved configuration; there are no secrets in it."""
@@ -149,6 +168,18 @@ class RunDirectory:
     def forget_done(self) -> None:
         """Remove the results, before more steps are trained."""
         storage.remove(self.path / DONE)
+
+
+@contextlib.contextmanager
+def held(directory: RunDirectory) -> Iterator[None]:
+    """Hold a directory for all processes of the run: the first one has the lock.
+
+    Raises:
+        DirectoryInUseError: A live process of another run holds it; in every process.
+    """
+    with contextlib.ExitStack() as lock:
+        from_primary("the lock", lambda: lock.enter_context(directory.locked()))
+        yield
 
 
 def _is_alive(owner: dict[str, object]) -> bool:

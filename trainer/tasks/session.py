@@ -24,6 +24,7 @@ from trainer.distribution.mesh import (
     MeshChoice,
     build_mesh,
     choose_mesh,
+    count_slices,
     device_bytes,
 )
 from trainer.model.adapters import adapter_settings
@@ -77,7 +78,7 @@ def build_session(config: RunConfig, *, saved: LoraSettings | None = None) -> Se
         ConfigError: The mesh or the adapters are impossible.
     """
     devices = jax.devices()
-    memory = device_bytes(devices[0])
+    memory = device_bytes(jax.local_devices()[0])
     parts = assemble(config, devices, bytes_per_device=memory, saved=saved)
     fields = {f.name: getattr(parts, f.name) for f in dataclasses.fields(parts)}
     return Session(**fields, tokenizer=_tokenizer(parts.model.preset))
@@ -117,6 +118,7 @@ def assemble(
         microbatch_size=plan.microbatch_size,
         planned_bytes=plan.bytes_per_device,
         bytes_per_device=bytes_per_device,
+        slices=count_slices(config.mesh.slices, devices),
     )
     mesh = build_mesh(choice.shape, devices)
     dtype = config.preset.dtype

@@ -17,6 +17,9 @@ from trainer.config.errors import ConfigError, DataError, Preempted, RunError
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
 from trainer.data.order import Position
+from trainer.distribution.exchange import agree, check_same, from_primary
+from trainer.distribution.rows import local_sequences
+from trainer.distribution.stop import SharedStop
 from trainer.model.assemble import initial_arrays, split
 from trainer.model.state import Arrays
 from trainer.tasks.console import Bar, Screen
@@ -24,7 +27,7 @@ from trainer.tasks.evaluator import Evaluator
 from trainer.tasks.introduce import introduce
 from trainer.tasks.program import build_step
 from trainer.tasks.run_adapters import keep_settings, saved_settings
-from trainer.tasks.run_directory import RunDirectory
+from trainer.tasks.run_directory import RunDirectory, held
 from trainer.tasks.samples import Samples, samples_so_far
 from trainer.tasks.session import Session, build_session
 from trainer.tasks.state import (
@@ -53,22 +56,21 @@ def run_training(
     """
     directory = RunDirectory(config)
     with StopRequest(screen.line) as stop:
-        directory.admit(config)
-        finished = directory.results()
+        finished = from_primary("the directory", lambda: directory.results_of(config))
         if finished and finished["step"] >= config.trainer.num_train_steps:
             screen.facts(f"{directory.path} is finished", finished)
             return 0
-        session = build_session(config, saved=saved_settings(directory))
-        data = session.open_data()
-        with directory.locked():
-            changes = directory.admit(config)
+        saved = saved_settings(directory)
+        session = agree("the model", lambda: build_session(config, saved=saved))
+        data = agree("the rows", session.open_data)
+        check_same("data and vocabulary", {"data fingerprint": data.fingerprint})
+        stop.share(SharedStop(session.mesh))
+        with held(directory):
+            allowed = from_primary("the change", lambda: directory.changes(config))
             run = Run(session, data, directory, screen, stop, finish)
-            directory.forget_done()
-            directory.write_config(config)
-            if config.lora.path is not None:
-                keep_settings(directory, session.model.lora)
-            if changes and changes.allowed:
-                run.tracker.event("changed", {"keys": changes.allowed})
+            from_primary("the configuration", run.write_configuration)
+            if allowed:
+                run.tracker.event("changed", {"keys": allowed})
             return run.go()
 
 
@@ -107,6 +109,13 @@ class Run:
         self.tracker: Tracker = open_trackers(session, self.data, directory, screen)
         self.started = time.perf_counter()
 
+    def write_configuration(self) -> None:
+        """Keep what the run does from now on, before it does it."""
+        self.directory.forget_done()
+        self.directory.write_config(self.config)
+        if self.config.lora.path is not None:
+            keep_settings(self.directory, self.session.model.lora)
+
     def go(self) -> int:
         """Do the whole run and return its exit code."""
         exit_code = BUG
@@ -129,7 +138,7 @@ class Run:
             samples = self.samples.before({**frozen, **state.trainable})
             self._tell(0, samples)
         else:
-            samples = samples_so_far(self.directory.path)
+            samples = self._samples_so_far()
         outcome = self._train(state, frozen, progress)
         self.store.wait()
         if outcome.was_stopped:
@@ -139,6 +148,14 @@ class Run:
         self._tell(outcome.progress.step, samples)
         self._finish(Finished(self, weights, outcome.progress, samples))
         return 0
+
+    def _samples_so_far(self) -> list[Sample]:
+        """Return what the run answered before; all processes answer again together."""
+        path = self.directory.path
+        told = from_primary(
+            "the samples", lambda: [dataclasses.asdict(s) for s in samples_so_far(path)]
+        )
+        return [Sample(**sample) for sample in told]
 
     def _chosen_state(self, outcome: Outcome) -> TrainState:
         """Return the state that artifacts are made from: the last, or the best kept."""
@@ -239,12 +256,13 @@ class Run:
 
     def _placed_batches(self, progress: Progress) -> Iterator[PlacedBatch]:
         start = Position(**progress.position) if progress.position else None
-        for step in self.data.train.batches(start):
+        mesh, microbatches = self.session.mesh, self.session.microbatches
+        size = self.config.trainer.global_batch_size
+        here = local_sequences(size, mesh, microbatches=microbatches)
+        for step in self.data.train.batches(start, rows=here):
             yield PlacedBatch(
                 arrays=place_batch(
-                    step.batch,
-                    self.session.mesh,
-                    microbatches=self.session.microbatches,
+                    step.batch, mesh, microbatches=microbatches, sequences=size
                 ),
                 position=dataclasses.asdict(step.position),
                 rows=step.facts.rows,

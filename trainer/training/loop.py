@@ -99,7 +99,7 @@ def train(
         _evaluate(0, state, hooks)
     clock = _Clock(hooks, rhythm)
     saved_step = progress.step
-    while progress.step < rhythm.num_train_steps and stop.signal is None:
+    while progress.step < rhythm.num_train_steps and not stop.is_asked():
         batch = next(batches)
         state, sums = step_function(state, frozen, batch.arrays)
         progress = Progress(

@@ -18,6 +18,25 @@ class StopRequest:
         self._say = say
         self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
+        self._agree: Callable[[int], int] | None = None
+
+    def share(self, agree: Callable[[int], int]) -> None:
+        """Stop together with other processes.
+
+        Args:
+            agree: Called once a step in all of them, with the own signal's number or 0;
+                returns the number that all of them stop for, or 0.
+        """
+        self._agree = agree
+
+    def is_asked(self) -> bool:
+        """Return whether to stop now, alike in all processes; call it once a step."""
+        if self._agree is None:
+            return self.signal is not None
+        agreed = self._agree(self.signal or 0)
+        if agreed:
+            self.signal = signal.Signals(agreed)
+        return agreed > 0
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
