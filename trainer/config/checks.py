@@ -15,10 +15,19 @@ import re
 from collections.abc import Iterator
 
 from trainer.config.choices import groups
+from trainer.config.distributed_schema import (
+    distributed_problems,
+    expected_processes,
+)
 from trainer.config.errors import ConfigError, ConfigErrors
 from trainer.config.launch_checks import launch_problems
 from trainer.config.limits import PROJECTIONS, value_problems
-from trainer.config.mesh_shape import check_batch, check_devices, parse_shape
+from trainer.config.mesh_shape import (
+    check_batch,
+    check_devices,
+    check_slices,
+    parse_shape,
+)
 from trainer.config.schema import RunConfig
 from trainer.config.spelling import listing, nearest
 from trainer.config.topology import check_topology
@@ -67,6 +76,7 @@ def find_problems(config: RunConfig) -> list[ConfigError]:
         *_tracker_problems(config),
         *launch_problems(config),
         *_plan_problems(config),
+        *distributed_problems(config.distributed),
         *_backend_problems(),
     ]
     return values + [problem for problem in together if problem.key not in wrong]
@@ -94,7 +104,9 @@ def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
     try:
         shape = parse_shape(config.mesh.shape)
         if config.device.simulated > 0:
-            check_devices(shape, config.device.simulated)
+            processes = expected_processes(config.distributed)
+            check_devices(shape, config.device.simulated * processes)
+        check_slices(shape, max(config.mesh.slices or 1, 1))
     except ConfigError as error:
         yield error
         return

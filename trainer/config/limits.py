@@ -51,7 +51,13 @@ PROJECTIONS = (
 )  # those of gemma.lora, which imports nothing of ours and is not imported here
 
 _AT_LEAST = {
+    "mesh.slices": 1,
     "device.simulated": 0,
+    "distributed.num_processes": 1,
+    "distributed.process_index": 0,
+    "distributed.initialize_seconds": 1,
+    "distributed.heartbeat_seconds": 2,
+    "distributed.stuck_seconds": 1,
     "data.sequence_length": 8,
     "data.pack_window_rows": 1,
     "data.eval_rows": 1,
