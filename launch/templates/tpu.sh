@@ -14,10 +14,10 @@ name={{ job|sh }}
 zone={{ zone|sh }}
 accelerator={{ accelerator|sh }}
 runtime={{ runtime|sh }}
-max_restarts={{ max_restarts }}
 poll_seconds="${POLL_SECONDS:-30}"
 where=(--zone="$zone"{% if project %} --project={{ project|sh }}{% endif %})
 {% if queued %}
+max_restarts={{ max_restarts }}
 kind=queued-resources
 everyone=(--node=all --worker=all)
 {% else %}
@@ -106,10 +106,7 @@ end_code() {
   if [[ "$answer" == *running* ]]; then
     return 0
   fi
-  for code in $(sed -n 's/^ended with \([0-9]*\)$/\1/p' <<<"$answer"); do
-    case "$code" in 0 | 6 | 83) ;; *) echo "$code" && return 0 ;; esac
-  done
-  for code in 83 6 0; do
+  for code in {{ final_codes|join(" ") }} 83 6 0; do
     if grep -q "^ended with $code\$" <<<"$answer"; then
       echo "$code" && return 0
     fi
