@@ -48,6 +48,7 @@ from trainer.tasks.console import Screen
 from trainer.tasks.evaluate import run_evaluation
 from trainer.tasks.export import run_export
 from trainer.tasks.generate import run_generation
+from trainer.tasks.plan import run_plan
 from trainer.tasks.results import environment_facts, results_of
 from trainer.tasks.session import preset_error
 from trainer.tasks.subject import Subject
@@ -253,6 +254,7 @@ def _tasks(words: Sequence[str]) -> dict[str, Callable[[RunConfig, Screen], int]
             run_training, finish=functools.partial(finish, words=words)
         ),
         "evaluate": run_evaluation,
+        "plan": run_plan,
         "generate": run_generation,
         "export": functools.partial(run_export, write=write_export),
     }

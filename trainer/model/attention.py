@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from jax.sharding import Mesh
 
-from gemma.attention import Attention, Facts, Unfit, choose
+from gemma.attention import Attention, Facts, Target, Unfit, choose
 from gemma.config import GemmaConfig
 from trainer.config.errors import ConfigError
 
@@ -29,14 +29,35 @@ def build_attention(
         ConfigError: The devices cannot run the choice, or it cannot express the model.
     """
     attend = Attention.on_mesh(mesh, choice, one_row_each=not is_packed)
+    attention_path(choice, attend.target, model=model, dtype=dtype, is_packed=is_packed)
+    return attend
+
+
+def attention_path(
+    choice: str,
+    target: Target,
+    *,
+    model: GemmaConfig,
+    dtype: str,
+    is_packed: bool,
+    length: int | None = None,
+) -> str:
+    """Return the path that attention takes on a target.
+
+    Args as in `build_attention`; without a length, it is that of long sequences.
+
+    Raises:
+        ConfigError: The target cannot run the choice, or it cannot express the model.
+    """
     facts = Facts(
         head_dim=model.head_dim,
         soft_cap=model.attention_logit_soft_cap,
         dtype=dtype,
         has_segments=is_packed,
+        length=length,
     )
     try:
-        choose(choice, attend.target, facts)
+        return choose(choice, target, facts)
     except Unfit as error:
         raise ConfigError(
             key="trainer.attention",
@@ -44,4 +65,3 @@ def build_attention(
             received=f"{choice}, which {error.reason}",
             fix=f"trainer.attention={error.nearest}, or auto",
         ) from error
-    return attend

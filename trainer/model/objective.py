@@ -50,7 +50,7 @@ def training_loss(
         label_smoothing: Share of the target that is spread over the vocabulary.
     """
     stacked = model.stacked
-    form = _loss_form(model, chunk_tokens)
+    form = loss_form(model, chunk_tokens)
     terms = LossTerms(
         vocabulary_size=stacked.config.vocabulary_size,
         z_loss=z_loss,
@@ -90,7 +90,7 @@ def evaluation_sums(
     `content` leaves out the positions that predict `end_of_turn`.
     """
     stacked = model.stacked
-    form = _loss_form(model, chunk_tokens)
+    form = loss_form(model, chunk_tokens)
 
     def evaluate(weights: Weights, batch: Batch) -> dict[str, jax.Array]:
         hidden = stacked.hidden(
@@ -117,7 +117,7 @@ def evaluation_sums(
     return jax.jit(evaluate)
 
 
-def _loss_form(model: Model, chunk_tokens: int) -> LossForm:
+def loss_form(model: Model, chunk_tokens: int) -> LossForm:
     """Return how a model's loss is computed on its mesh."""
     devices = model.placement.mesh.devices
     return LossForm(

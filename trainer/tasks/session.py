@@ -103,7 +103,7 @@ def assemble(
         PresetError: The preset cannot be opened.
         ConfigError: The mesh, the adapters or the attention are impossible.
     """
-    preset = _open(config.preset.name)
+    preset = open_preset_of(config.preset.name)
     lora, adapter = saved, None
     if saved is None:
         lora, adapter = adapter_settings(config.lora, preset)
@@ -144,7 +144,12 @@ def with_dtype(config: RunConfig, platform: str) -> RunConfig:
     return dataclasses.replace(config, preset=preset)
 
 
-def _open(name: str) -> Preset:
+def open_preset_of(name: str) -> Preset:
+    """Return the facts of a preset.
+
+    Raises:
+        PresetError: There is none of this name, or it cannot be read.
+    """
     try:
         return open_preset(name)
     except PresetFileError as error:

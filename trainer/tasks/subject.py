@@ -8,11 +8,12 @@ the adapter of `lora.path` if that is given.
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 from trainer import storage
 from trainer.checkpoint import Store
 from trainer.config.errors import ConfigError
-from trainer.config.schema import DataConfig, LoraConfig, RunConfig
+from trainer.config.schema import DataConfig, LoraConfig, RunConfig, TrainerConfig
 from trainer.model.assemble import initial_arrays
 from trainer.model.state import Arrays
 from trainer.tasks.run_adapters import saved_settings
@@ -24,6 +25,8 @@ from trainer.tasks.state import (
     shapes_of_state,
     weights_in_use,
 )
+
+Section = TypeVar("Section", DataConfig, TrainerConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ def _open_run(config: RunConfig, directory: RunDirectory) -> Subject:
         optimizer=stored.optimizer,
         schedule=stored.schedule,
         seed=stored.seed,
-        data=_overlaid(stored.data, config.data),
+        data=overlaid(stored.data, config.data),
     )
     session = build_session(config, saved=saved_settings(directory))
     arrays = _base(session, only_frozen=True)
@@ -97,12 +100,12 @@ def _base(session: Session, *, only_frozen: bool = False) -> Arrays:
     )
 
 
-def _overlaid(stored: DataConfig, typed: DataConfig) -> DataConfig:
-    """Return the run's data with every key that differs from its default on top."""
-    default = DataConfig()
+def overlaid(stored: Section, typed: Section) -> Section:
+    """Return a run's section with every key that differs from its default on top."""
+    default = type(typed)()
     changed = {
         field.name: getattr(typed, field.name)
-        for field in dataclasses.fields(DataConfig)
+        for field in dataclasses.fields(typed)
         if getattr(typed, field.name) != getattr(default, field.name)
     }
     return dataclasses.replace(stored, **changed)

@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 KINDS = (
     "all-gather",
@@ -39,7 +39,7 @@ _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":{"n":"(\d+)"')
 _GROUPS = re.compile(r"\breplica_groups={{([\d,]*)}")
 _IOTA_GROUPS = re.compile(r"\breplica_groups=\[\d+,(\d+)\]<=")
-_MESH_GROUPS = re.compile(r"\breplica_groups=mesh\[([^\]]*)\] ?{([^}]*)}")
+_MESH_GROUPS = re.compile(r"\breplica_groups=mesh\[([^\]]*)\][^{]*{([^}]*)}")
 _AXIS = re.compile(r"'(\w+)'=(\d+)")
 
 
@@ -60,29 +60,33 @@ class Collective:
     bytes: int
 
 
-def collectives_of(hlo: str, *, unknown_trips: int = 1) -> list[Collective]:
+def collectives_of(hlo: str, *, unknown_trips: Sequence[int] = ()) -> list[Collective]:
     """Return the collectives of optimized HLO, most bytes first.
 
     Args:
         hlo: What `compiled.as_text()` returns.
-        unknown_trips: How often a loop runs whose end the program computes, at most.
+        unknown_trips: How often a loop runs whose end the program computes, at most;
+            then one in such a loop, and so on. Once, where nothing is said.
     """
     computations = _computations(hlo)
     counts: collections.Counter[tuple[str, int]] = collections.Counter()
     sizes: collections.Counter[tuple[str, int]] = collections.Counter()
 
-    def walk(name: str, times: int) -> None:
+    def walk(name: str, times: int, unknown: Sequence[int]) -> None:
         for instruction in computations.get(name, _NOTHING).instructions:
             kind = instruction.operation.removesuffix("-done")
             if kind in KINDS:  # a start gives buffers too, its end the result alone
                 key = kind, _group_size(computations[name], instruction)
                 counts[key] += times
                 sizes[key] += times * _bytes(instruction.type)
-            for called, trips in _calls(instruction, computations, unknown_trips):
-                walk(called, times * trips)
+            for called, trips in _calls(instruction, computations):
+                if trips is None:
+                    walk(called, times * (*unknown, 1)[0], unknown[1:])
+                else:
+                    walk(called, times * trips, unknown)
 
     entry = next((n for n, c in computations.items() if c.is_entry), "")
-    walk(entry, 1)
+    walk(entry, 1, unknown_trips)
     found = [
         Collective(kind=key[0], devices=key[1], count=counts[key], bytes=sizes[key])
         for key in counts
@@ -124,18 +128,15 @@ def _computations(hlo: str) -> dict[str, _Computation]:
 
 
 def _calls(
-    instruction: _Instruction,
-    computations: dict[str, _Computation],
-    unknown_trips: int,
-) -> Iterator[tuple[str, int]]:
-    """Yield the computations that an instruction runs, and how often.
+    instruction: _Instruction, computations: dict[str, _Computation]
+) -> Iterator[tuple[str, int | None]]:
+    """Yield the computations that an instruction runs, and how often if it is known.
 
     Of the branches of a conditional all are counted: which runs is not known.
     """
     if instruction.operation == "while":
-        trips = _trips(instruction, computations)
         if body := _BODY.search(instruction.rest):
-            yield body[1], unknown_trips if trips is None else trips
+            yield body[1], _trips(instruction, computations)
         return
     if instruction.operation in ("async-done", "async-update"):
         return  # its start has called it

@@ -6,10 +6,12 @@ configuration, with the optimizer's own slots and the path that attention takes.
 
 from __future__ import annotations
 
+from gemma.attention import Target
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.lora import LoraSettings
 from trainer.config.schema import RunConfig
+from trainer.model.attention import attention_path
 from trainer.model.memory import MemoryPlan
 from trainer.tasks.planning.slots import slot_bytes, trained_arrays
 
@@ -27,15 +29,23 @@ def memory_plan(
         config: What would be trained.
         dimensions: Of its preset.
         lora: Its adapters; None where all weights are trained.
-        platform: `cpu`, `gpu` or `tpu`, whose kernels differ.
+        platform: `cpu`, `gpu` (or `cuda`) or `tpu`, whose kernels differ.
+
+    Raises:
+        ConfigError: `trainer.attention` cannot run there.
     """
     trainer, preset = config.trainer, config.preset
     quantize = None if preset.quantize == "none" else preset.quantize
     only_adapters = lora is not None or quantize is not None
 
+    known: dict[tuple[int, int], int] = {}  # a search asks for one mesh many times
+
     def slots(layout: LayoutTable) -> int:
-        trained = trained_arrays(layout, dimensions, only_adapters=only_adapters)
-        return slot_bytes(config.optimizer, trained, layout.mesh_shape)
+        shape = layout.mesh_shape
+        if shape not in known:
+            trained = trained_arrays(layout, dimensions, only_adapters=only_adapters)
+            known[shape] = slot_bytes(config.optimizer, trained, shape)
+        return known[shape]
 
     return MemoryPlan(
         config=dimensions,
@@ -54,4 +64,12 @@ def memory_plan(
 
 def _attention(config: RunConfig, dimensions: GemmaConfig, platform: str) -> str:
     """Return the path that attention will take on a platform."""
-    return "splash" if platform == "tpu" else "blocked"
+    name = "gpu" if platform == "cuda" else platform
+    return attention_path(
+        config.trainer.attention,
+        Target(name, largest_fused_head_dim=256),
+        model=dimensions,
+        dtype=config.preset.dtype,
+        is_packed=config.data.pack,
+        length=config.data.sequence_length,
+    )

@@ -47,6 +47,7 @@ HloModule jit_step, is_scheduled=true, num_partitions=8
 ENTRY %main.9 (a: bf16[8,4]) -> bf16[8,4] {
   %while.1 = (s32[], bf16[8,4]) while(%t.1), condition=%cond.1, body=%body.1, metadata={op_name="y"}
   %while.2 = (s32[], s32[]) while(%t.2), condition=%cond.2, body=%body.2
+  %all-reduce.3 = f32[] all-reduce(%g), replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0','axis_1'}, to_apply=%reduce
   %fusion.1 = f32[2]{0} fusion(%f), kind=kCustom, calls=%scattered
   %cp = (f32[4]{0}, f32[4]{0}, u32[], u32[]) collective-permute-start(%z), source_target_pairs={{0,1},{1,0}}
   %cpd = f32[4]{0} collective-permute-done(%cp)
@@ -55,7 +56,7 @@ ENTRY %main.9 (a: bf16[8,4]) -> bf16[8,4] {
 
 
 def test_loops_multiply_what_is_in_them():
-    found = {(c.kind, c.devices): c for c in collectives_of(TPU, unknown_trips=3)}
+    found = {(c.kind, c.devices): c for c in collectives_of(TPU, unknown_trips=[3])}
     assert found == {
         ("all-reduce", 4): Collective(
             kind="all-reduce", devices=4, count=21, bytes=21 * 8 * 4 * 2
@@ -66,6 +67,7 @@ def test_loops_multiply_what_is_in_them():
         ("all-reduce", 2): Collective(
             kind="all-reduce", devices=2, count=3, bytes=3 * (1024 + 8) * 4
         ),
+        ("all-reduce", 8): Collective(kind="all-reduce", devices=8, count=1, bytes=4),
         ("reduce-scatter", 8): Collective(
             kind="reduce-scatter", devices=8, count=1, bytes=2 * 4
         ),
@@ -76,7 +78,7 @@ def test_loops_multiply_what_is_in_them():
 
 
 def test_most_bytes_come_first():
-    sizes = [c.bytes for c in collectives_of(TPU, unknown_trips=3)]
+    sizes = [c.bytes for c in collectives_of(TPU, unknown_trips=[3])]
     assert sizes == sorted(sizes, reverse=True)
 
 

@@ -1,0 +1,171 @@
+import json
+
+import pytest
+
+from trainer.__main__ import compose
+from trainer.config.errors import ConfigError
+from trainer.run import run
+from trainer.tasks.run_directory import RunDirectory
+
+KEYS = {
+    "fits",
+    "total_bytes_per_device",
+    "bytes_per_device",
+    "flops_per_step",
+    "collectives",
+    "shards",
+    "largest",
+    "advice",
+}
+PURPOSES = {
+    "weights",
+    "adapters",
+    "optimizer",
+    "gradients",
+    "activations",
+    "loss",
+    "headroom",
+}
+TINY = ["preset=gemma2_tiny_en", "plan.topology=cpu:8", "mesh=2x4"]
+TOO_LARGE = ["preset=gemma2_27b_en", "plan.topology=a100:1", "mesh=1x1"]
+
+
+@pytest.fixture
+def planned(capsys, tmp_path):
+    def plan(*words):
+        root = f"run.root={tmp_path}"
+        code = run(compose(["task=plan", "plan.format=json", root, *words]))
+        return code, json.loads(capsys.readouterr().out)
+
+    return plan
+
+
+def test_a_plan_is_one_json_object_with_the_promised_keys(planned):
+    code, plan = planned(*TINY)
+    assert (code, plan["fits"]) == (0, True)
+    assert set(plan) == KEYS
+    assert set(plan["bytes_per_device"]) == PURPOSES
+    assert set(plan["largest"]) == {"microbatch_size", "sequence_length"}
+    assert plan["advice"] == []
+    parts = dict(plan["bytes_per_device"])
+    parts.pop("headroom")
+    assert sum(parts.values()) == plan["total_bytes_per_device"]
+    # gemma2_tiny_en: 4 layers, so 7 kernels, 4 factors and 4 norms of 4, and two more
+    assert sum(shard["layers"] for shard in plan["shards"]) == 4 * 15 + 2
+    assert {"all-reduce", "all-gather"} <= {c["kind"] for c in plan["collectives"]}
+
+
+def test_a_plan_for_a_person_has_every_part(capsys, tmp_path):
+    assert run(compose(["task=plan", f"run.root={tmp_path}", *TINY])) == 0
+    text = capsys.readouterr().out
+    for words in (
+        "gemma2_tiny_en, 3,805,440 parameters",
+        "compiled by jaxlib",
+        "yes: ",
+        "activations",
+        "headroom",
+        "FLOPs",
+        "all-gather over 2",
+        "microbatch_size",
+        "decoder_block_*/attention/query/lora_kernel_a",
+    ):
+        assert words in text
+    assert "what to change" not in text
+
+
+def test_what_does_not_fit_ends_with_5_and_advice(planned):
+    code, plan = planned(*TOO_LARGE)
+    assert (code, plan["fits"]) == (5, False)
+    assert plan["bytes_per_device"]["headroom"] < 0
+    changes = {change["change"]: change for change in plan["advice"]}
+    # 27 billion weights of 2 bytes on 30 GB: half a byte each leaves room for a step
+    assert changes["preset.quantize=int4"]["fits"]
+
+
+def test_advice_gives_what_it_says(planned):
+    _, plan = planned(*TOO_LARGE)
+    for change in plan["advice"]:
+        code, again = planned(*TOO_LARGE, *change["change"].split())
+        assert again["total_bytes_per_device"] == change["total_bytes_per_device"]
+        assert code == (0 if change["fits"] else 5)
+
+
+def test_what_does_not_fit_is_told_with_what_to_change(capsys, tmp_path):
+    words = ["task=plan", f"run.root={tmp_path}", *TOO_LARGE]
+    assert run(compose(words)) == 5
+    text = capsys.readouterr().out
+    assert "estimated: NVIDIA chips that are not here" in text
+    assert "no: " in text
+    assert "what to change" in text
+    assert "preset.quantize=int4" in text
+
+
+def test_changes_are_put_together_where_one_alone_is_not_enough(planned):
+    words = ["preset=gemma2_27b_en", "plan.topology=l4:1", "mesh=1x1"]
+    _, plan = planned(*words, "trainer.global_batch_size=64")
+    together = plan["advice"][-1]
+    assert " " in together["change"]
+    assert together["total_bytes_per_device"] == min(
+        change["total_bytes_per_device"] for change in plan["advice"]
+    )
+
+
+def test_largest_steps_fit_and_larger_ones_do_not(planned):
+    words = ["preset=gemma2_9b_en", "plan.topology=h100:8", "mesh=2x4"]
+    _, plan = planned(*words)
+    size, length = plan["largest"].values()
+    assert size % 2 == 0 and length % 128 == 0
+    for key, value, code in (
+        ("trainer.global_batch_size", size, 0),
+        ("trainer.global_batch_size", size + 2, 5),
+        ("data.sequence_length", length, 0),
+    ):
+        assert planned(*words, f"{key}={value}")[0] == code
+    # a sequence longer than the model was made for is never recommended
+    assert length == 8192 or planned(*words, f"data.sequence_length={length + 128}")[0]
+
+
+def test_several_slices_are_planned_as_one_mesh(planned):
+    words = ["preset=gemma3_27b_text", "mesh=64x4", "trainer.global_batch_size=256"]
+    code, plan = planned(*words, "plan.topology=h100:64", "mesh.slices=4")
+    assert code == 0
+    assert {shard["devices"] for shard in plan["shards"]} >= {256}
+
+
+def test_a_run_is_planned_with_its_own_configuration(planned, tmp_path):
+    words = [*TINY, f"run.root={tmp_path}", "run.name=mine"]
+    stored = compose([*words, "lora=rank16", "optimizer=lion", "task=train"])
+    RunDirectory(stored).write_config(stored)
+    _, plan = planned(*words)
+    factors = plan["bytes_per_device"]["adapters"]
+    _, eight = planned(*TINY)
+    assert factors == 2 * eight["bytes_per_device"]["adapters"]
+    # one slot of Lion, and the number of finished steps
+    assert plan["bytes_per_device"]["optimizer"] == factors + 4
+
+
+def test_a_run_on_another_mesh_is_checked_again(planned, tmp_path):
+    words = ["preset=gemma2_tiny_en", f"run.root={tmp_path}", "run.name=mine"]
+    stored = compose([*words, "mesh=2x4"])
+    RunDirectory(stored).write_config(stored)
+    with pytest.raises(ConfigError, match="as many devices as mesh=2x4 has, 8"):
+        planned(*words, "plan.topology=h100:4")
+
+
+@pytest.mark.parametrize(("size", "mesh"), [(64, "8x1"), (4, "4x2"), (1, "1x8")])
+def test_auto_takes_the_first_mesh_that_fits(capsys, tmp_path, size, mesh):
+    words = ["task=plan", "preset=gemma2_9b_en", f"run.root={tmp_path}"]
+    words += ["plan.topology=h100:8", f"trainer.global_batch_size={size}"]
+    assert run(compose(words)) == 0
+    assert f"mesh {mesh} " in capsys.readouterr().out
+
+
+def test_auto_takes_the_smallest_mesh_where_none_fits(planned):
+    words = ["preset=gemma2_27b_en", "lora=none", "plan.topology=l4:8"]
+    code, plan = planned(*words)
+    assert code == 5
+    totals = [
+        planned(*words, f"mesh={mesh}")[1]["total_bytes_per_device"]
+        for mesh in ("8x1", "4x2", "2x4", "1x8")
+    ]
+    assert plan["total_bytes_per_device"] == min(totals)

@@ -1,0 +1,152 @@
+"""The chips of a plan: how many, how much memory, and descriptions to compile for.
+
+Turns `plan.topology`, or the devices of this machine, into a `Target`. It refuses to
+know models: what a step needs of the chips is the subject of its neighbours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import os
+from collections.abc import Sequence
+
+import jax
+
+from trainer.config.errors import ConfigError
+from trainer.config.topology import Platform, Topology
+from trainer.distribution.chips import CHIPS, chip_of
+from trainer.distribution.mesh import device_bytes
+
+GIB = 2**30
+_USABLE_GIB = {"v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
+"""What libtpu 0.0.42's compiler says that a program may use of each chip."""
+_CUDA_SHARE = (
+    0.75  # JAX's allocator takes so much unless XLA_PYTHON_CLIENT_MEM_FRACTION
+)
+_TPU_OPTIONS: dict[str, dict[str, object]] = {
+    "v4": {"chip_config_name": "megacore"},  # two cores of a chip as one device
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a plan is for.
+
+    Attributes:
+        name: In words for the user.
+        platform: As JAX names it.
+        num_devices: Devices of all slices.
+        bytes_per_device: What a program may use of each; None where nobody knows.
+        devices: To compile for, here or described; None where there is no compiler.
+        reason: Why there is no compiler; empty where there is.
+    """
+
+    name: str
+    platform: Platform
+    num_devices: int
+    bytes_per_device: int | None
+    devices: Sequence[jax.Device] | None
+    reason: str = ""
+
+
+def target_of(topology: Topology | None) -> Target:
+    """Return the chips of a topology, of this machine where there is none.
+
+    Raises:
+        ConfigError: libtpu knows no such topology.
+    """
+    if topology is None:
+        return _here()
+    if topology.platform == "cpu":
+        return _simulated(topology)
+    if topology.platform == "tpu":
+        return _described(topology)
+    return Target(
+        name=str(topology),
+        platform="cuda",
+        num_devices=topology.devices,
+        bytes_per_device=round(CHIPS[topology.chip].memory_bytes * _CUDA_SHARE),
+        devices=None,
+        reason="NVIDIA chips that are not here are planned by estimate",
+    )
+
+
+def _here() -> Target:
+    devices = jax.devices()
+    first = devices[0]
+    platform: Platform = "cuda" if first.platform == "gpu" else first.platform
+    known = chip_of(first.device_kind)
+    limit = device_bytes(first)
+    if platform == "cpu":
+        limit = _host_bytes() // len(devices)
+    return Target(
+        name=f"{known.name if known else first.device_kind}:{len(devices)}, here",
+        platform=platform,
+        num_devices=len(devices),
+        bytes_per_device=limit,
+        devices=devices,
+    )
+
+
+def _simulated(topology: Topology) -> Target:
+    devices = jax.devices("cpu")
+    if len(devices) < topology.devices:
+        raise ConfigError(
+            key="plan.topology",
+            expected=f"at most {len(devices)} devices: JAX has been told their number",
+            received=str(topology),
+            fix="one command for each number of devices",
+        )
+    return Target(
+        name=str(topology),
+        platform="cpu",
+        num_devices=topology.devices,
+        bytes_per_device=_host_bytes() // topology.devices,
+        devices=devices[: topology.devices],
+    )
+
+
+def _described(topology: Topology) -> Target:
+    devices, reason = None, ""
+    if importlib.util.find_spec("libtpu") is None:
+        reason = 'no libtpu here to compile with: pip install "gemma-trainer[plan]"'
+    else:
+        devices = _tpu_devices(topology)
+    return Target(
+        name=str(topology),
+        platform="tpu",
+        num_devices=topology.devices,
+        bytes_per_device=round(_USABLE_GIB[topology.chip] * GIB),
+        devices=devices,
+        reason=reason,
+    )
+
+
+def _tpu_devices(topology: Topology) -> list[jax.Device]:
+    from jax.experimental import topologies
+
+    options = dict(_TPU_OPTIONS.get(topology.chip, {}))
+    if math.prod(topology.shape) == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    if topology.slices > 1:
+        options["num_slices"] = topology.slices
+    shape = "x".join(map(str, topology.shape))
+    try:
+        found = topologies.get_topology_desc(
+            platform="tpu", topology_name=f"{topology.chip}:{shape}", **options
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise ConfigError(
+            key="plan.topology",
+            expected="a topology that libtpu knows",
+            received=f"{topology}: {str(error).splitlines()[0]}",
+            fix="plan.topology=v5e:2x4, or another slice",
+        ) from error
+    return list(found.devices)
+
+
+def _host_bytes() -> int:
+    """Return the memory of this machine, which simulated devices share."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

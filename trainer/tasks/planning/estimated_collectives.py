@@ -1,0 +1,73 @@
+"""The collectives that a step must have, where no compiler lists them.
+
+Turns a mesh and the dimensions of a model into bytes: what the splits of weights and
+batch force. A compiler merges some of it and adds its own; it is not asked here.
+"""
+
+from __future__ import annotations
+
+import math
+
+from trainer.model.memory import MemoryPlan
+from trainer.tasks.planning.collectives import Collective
+
+FORWARD_SUMS = 2  # a layer's attention output and feed-forward, over `model`
+
+
+def estimated_collectives(plan: MemoryPlan, shape: tuple[int, int]) -> list[Collective]:
+    """Return collectives by kind, most bytes first, on each device in a step.
+
+    Over `model`, a layer's two products are summed in the forward pass, in the backward
+    pass and, where it is computed again, once more. Over `batch`, each layer's weights
+    are gathered for every pass and the gradients of what is trained are summed.
+    """
+    batch, model = shape
+    found = []
+    if model > 1:
+        passes = 2 if plan.remat == "none" else 3
+        count = passes * FORWARD_SUMS * plan.config.num_layers * plan.microbatches
+        found.append(_sums(plan, shape, count))
+    if batch > 1:
+        found += [_gathers(plan, shape), _gradients(plan, shape)]
+    return sorted(found, key=lambda c: -c.bytes)
+
+
+def _sums(plan: MemoryPlan, shape: tuple[int, int], count: int) -> Collective:
+    tokens = plan.microbatch_size * plan.sequence_length // shape[0]
+    item = 4 if plan.dtype == "float32" else 2
+    each = tokens * plan.config.hidden_dim * item
+    return Collective(
+        kind="all-reduce", devices=shape[1], count=count, bytes=count * each
+    )
+
+
+def _gathers(plan: MemoryPlan, shape: tuple[int, int]) -> Collective:
+    split = [
+        row
+        for row in plan.layout(shape).rows
+        if "batch" in row.spec and "/lora_kernel_" not in row.path
+    ]
+    passes = 2 * plan.microbatches  # forward, and once more backward
+    whole = sum(row.bytes_per_device * shape[0] for row in split)
+    return Collective(
+        kind="all-gather",
+        devices=shape[0],
+        count=passes * len(split),
+        bytes=passes * whole,
+    )
+
+
+def _gradients(plan: MemoryPlan, shape: tuple[int, int]) -> Collective:
+    rows = plan.layout(shape).rows
+    trained = [r for r in rows if plan.is_full or "/lora_kernel_" in r.path]
+    each = sum(math.prod(r.shape) * 4 // _over_model(r.spec, shape[1]) for r in trained)
+    return Collective(
+        kind="all-reduce",
+        devices=shape[0],
+        count=len(trained) * plan.microbatches,
+        bytes=each * plan.microbatches,
+    )
+
+
+def _over_model(spec: tuple[str | None, ...], model: int) -> int:
+    return model if "model" in spec else 1

@@ -1,0 +1,256 @@
+"""From a configuration to its plan: estimate, compile, search, advise.
+
+Turns a `RunConfig` and chips into a `Plan`. Without a compiler for those chips the
+estimate stands in its place, and the plan says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gemma.lora import LoraSettings
+from gemma.presets import Preset
+from trainer.config.mesh_shape import auto_shapes, parse_shape
+from trainer.config.schema import RunConfig
+from trainer.model.adapters import adapter_settings
+from trainer.model.memory import DeviceBytes, MemoryPlan
+from trainer.tasks.planning.chips import Target
+from trainer.tasks.planning.collectives import Collective
+from trainer.tasks.planning.compiling import Compilation, compile_program
+from trainer.tasks.planning.estimated_collectives import estimated_collectives
+from trainer.tasks.planning.memory_plan import memory_plan
+from trainer.tasks.planning.plan import Largest, Plan
+from trainer.tasks.planning.search import SEQUENCE_STEP, Search
+from trainer.tasks.program import step_program
+from trainer.tasks.session import open_preset_of, with_dtype
+
+_CONFIRMATIONS = 3
+"""Times that a found step is compiled, each time a smaller one where it did not fit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A configuration with everything filled in that a plan depends on."""
+
+    config: RunConfig
+    preset: Preset
+    lora: LoraSettings | None
+    target: Target
+    memory: MemoryPlan
+    shape: tuple[int, int]
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes that a program may use of a device."""
+        return self.target.bytes_per_device
+
+    def with_step(self, *, microbatch_size: int, sequence_length: int) -> RunConfig:
+        """Return the configuration with another step of one forward, or of two."""
+        forwards = min(self.memory.microbatches, 2)
+        trainer = dataclasses.replace(
+            self.config.trainer,
+            microbatch_size=microbatch_size,
+            global_batch_size=forwards * microbatch_size,
+        )
+        data = dataclasses.replace(self.config.data, sequence_length=sequence_length)
+        return dataclasses.replace(self.config, trainer=trainer, data=data)
+
+
+def prepare(
+    config: RunConfig, target: Target, *, saved: LoraSettings | None = None
+) -> Planned:
+    """Open the preset's facts and choose the mesh; nothing is built.
+
+    Args:
+        config: What would be trained.
+        target: On what.
+        saved: Adapters of a run's checkpoints; their `lora.path` is not read.
+
+    Raises:
+        PresetError: There is no such preset.
+        ConfigError: The adapters are impossible.
+    """
+    preset = open_preset_of(config.preset.name)
+    lora = saved or adapter_settings(config.lora, preset)[0]
+    config = with_dtype(config, target.platform)
+    memory = memory_plan(config, preset.config, lora, platform=target.platform)
+    shape = _shape(config, memory, target)
+    mesh = dataclasses.replace(config.mesh, shape=f"{shape[0]}x{shape[1]}")
+    return Planned(
+        config=dataclasses.replace(config, mesh=mesh),
+        preset=preset,
+        lora=lora,
+        target=target,
+        memory=memory,
+        shape=shape,
+    )
+
+
+def make_plan(planned: Planned, *, confirm: bool) -> Plan:
+    """Compile what was asked for where there is a compiler, search and advise.
+
+    Args:
+        planned: What to plan.
+        confirm: Compile the largest step that the search finds, too.
+    """
+    estimate = planned.memory.estimate(planned.shape)
+    compilation = _compile(planned, planned.config)
+    needed = _measured(estimate, compilation)
+    limit = planned.limit
+    fits = limit is None or needed.total <= limit
+    fits = fits and (compilation is None or compilation.fits)
+    ratio = _work_ratio(estimate, needed)
+    search = limit and search_of(planned, limit=limit, work_ratio=ratio)
+    largest = search and _largest(planned, search, confirm=confirm)
+    return Plan(
+        subject=_subject(planned),
+        source=_source(planned.target, compilation),
+        needed=needed,
+        limit=limit,
+        fits=fits,
+        flops_per_step=0.0,
+        collectives=_collectives(planned, compilation),
+        shards=planned.memory.layout(planned.shape),
+        largest=largest or None,
+        advice=search.changes() if search and not fits else [],
+    )
+
+
+def search_of(planned: Planned, *, limit: int, work_ratio: float = 1.0) -> Search:
+    """Return the search around a configuration.
+
+    Args:
+        planned: The configuration.
+        limit: Bytes that a program may use of a device.
+        work_ratio: What a compiler needs beside the state, per estimated byte.
+    """
+    return Search(
+        plan=planned.memory,
+        shape=planned.shape,
+        limit=limit,
+        global_batch_size=planned.config.trainer.global_batch_size,
+        work_ratio=work_ratio,
+    )
+
+
+def _shape(config: RunConfig, memory: MemoryPlan, target: Target) -> tuple[int, int]:
+    """Return the mesh asked for; `auto` takes the first that fits, or the smallest."""
+    if config.mesh.shape != "auto":
+        return parse_shape(config.mesh.shape)
+    slices = config.mesh.slices or 1
+    shapes = [s for s in auto_shapes(target.num_devices) if s[0] % slices == 0]
+    shapes = [s for s in shapes if memory.microbatch_size % s[0] == 0] or shapes[-1:]
+    limit = target.bytes_per_device
+    fitting = (
+        s for s in shapes if limit is None or memory.bytes_per_device(s) <= limit
+    )
+    return next(fitting, min(shapes, key=memory.bytes_per_device))
+
+
+def _compile(planned: Planned, config: RunConfig) -> Compilation | None:
+    """Compile a configuration for the plan's chips; None where nothing can."""
+    if planned.target.devices is None:
+        return None
+    return compile_program(step_program(config, planned.target.devices))
+
+
+def _measured(estimate: DeviceBytes, compilation: Compilation | None) -> DeviceBytes:
+    """Return the parts of what the compiler needs.
+
+    State is known to the byte. Of the rest the compiler tells the sum alone: gradients
+    and loss are the estimate's, activations what is left.
+    """
+    if compilation is None or compilation.total is None:
+        return estimate
+    work = max(compilation.total - estimate.state, 0)
+    gradients = min(estimate.gradients, work)
+    loss = min(estimate.loss, work - gradients)
+    return dataclasses.replace(
+        estimate,
+        gradients=gradients,
+        loss=loss,
+        activations=work - gradients - loss,
+    )
+
+
+def _work_ratio(estimate: DeviceBytes, needed: DeviceBytes) -> float:
+    estimated = estimate.total - estimate.state
+    return (needed.total - needed.state) / estimated if estimated else 1.0
+
+
+def _largest(planned: Planned, search: Search, *, confirm: bool) -> Largest:
+    """Return the largest steps; with `confirm`, those that the compiler takes too."""
+    microbatch, length = search.largest_microbatch(), search.largest_sequence()
+    source = "estimated"
+    if confirm and planned.target.devices is not None:
+        microbatch = _confirmed(planned, search, microbatch, is_length=False)
+        length = _confirmed(planned, search, length, is_length=True)
+        source = "compiled"
+    return Largest(microbatch_size=microbatch, sequence_length=length, source=source)
+
+
+def _confirmed(planned: Planned, search: Search, found: int, *, is_length: bool) -> int:
+    """Return `found` or the next smaller size that compiles to something that fits."""
+    for _ in range(_CONFIRMATIONS):
+        if found == 0:
+            return 0
+        memory = planned.memory
+        size = memory.microbatch_size if is_length else found
+        length = found if is_length else memory.sequence_length
+        config = planned.with_step(microbatch_size=size, sequence_length=length)
+        compilation = _compile(planned, config)
+        total = compilation.total
+        if compilation.fits and total <= search.limit:
+            return found
+        step = dataclasses.replace(memory, microbatch_size=size, sequence_length=length)
+        estimate = step.estimate(planned.shape)
+        if total is None:  # refused without a number: assume that a tenth is missing
+            total = round(1.1 * search.limit)
+        ratio = (total - estimate.state) / (estimate.total - estimate.state)
+        search = dataclasses.replace(search, work_ratio=ratio)
+        smaller = (
+            search.largest_sequence() if is_length else search.largest_microbatch()
+        )
+        found = min(smaller, found - 1)
+        unit = SEQUENCE_STEP if is_length else planned.shape[0]
+        found -= found % unit
+    return 0
+
+
+def _collectives(planned: Planned, compilation: Compilation | None) -> list[Collective]:
+    if compilation is None or not compilation.fits:
+        return estimated_collectives(planned.memory, planned.shape)
+    return compilation.collectives
+
+
+def _source(target: Target, compilation: Compilation | None) -> str:
+    """Return how the bytes were found, in words."""
+    if compilation is None:
+        return f"estimated: {target.reason}"
+    took = f"{compilation.compiler} in {compilation.seconds:.0f} s"
+    if compilation.fits:
+        return f"compiled by {took}"
+    if compilation.total is None:
+        return f"estimated: refused by {took}, which does not tell how much it needs"
+    return f"refused by {took}"
+
+
+def _subject(planned: Planned) -> dict[str, str]:
+    config, lora = planned.config, planned.lora
+    trainer, data = config.trainer, config.data
+    trained = "all weights"
+    if lora is not None:
+        trained = f"LoRA rank {lora.rank} on {', '.join(lora.targets)}"
+    bits = config.preset.quantize
+    forwards = trainer.global_batch_size // trainer.forward_size
+    return {
+        "preset": f"{config.preset.name}, {planned.preset.config.parameter_count:,} "
+        f"parameters, computed in {config.preset.dtype}"
+        + (f", base in {bits}" if bits != "none" else ""),
+        "trained": f"{trained}, by {config.optimizer.name}",
+        "chips": f"{planned.target.name}, mesh {config.mesh.shape} (batch x model)",
+        "step": f"{trainer.global_batch_size} sequences of {data.sequence_length} "
+        f"tokens"
+        + (f" in {forwards} microbatches" if forwards > 1 else "")
+        + f", remat {trainer.remat}, attention {planned.memory.attention}",
+    }
