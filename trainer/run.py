@@ -77,8 +77,9 @@ def run(config: RunConfig, words: Sequence[str] = ()) -> int:
         )
     try:
         with _explained():
-            join(config, shared_facts(config))
-            check_shared(epath.Path(config.run.root))
+            if config.task != "plan":  # it looks ahead, alone, and leaves nothing
+                join(config, shared_facts(config))
+                check_shared(epath.Path(config.run.root))
             return _tasks(words)[config.task](config, Screen())
     except RunError as error:
         note_end(error)

@@ -111,7 +111,7 @@ def planned_topology(config: RunConfig) -> Topology | None:
     Raises:
         ConfigError: There is no such topology.
     """
-    slices = getattr(config.mesh, "slices", None) or 1
+    slices = config.mesh.slices or 1
     if config.plan.topology is None:
         simulated = config.device.simulated
         return Topology("cpu", (simulated,)) if simulated else None

@@ -169,3 +169,10 @@ def test_auto_takes_the_smallest_mesh_where_none_fits(planned):
         for mesh in ("8x1", "4x2", "2x4", "1x8")
     ]
     assert plan["total_bytes_per_device"] == min(totals)
+
+
+def test_a_plan_waits_for_no_other_process(planned):
+    words = ["distributed.coordinator=127.0.0.1:9", "distributed.num_processes=2"]
+    words += ["distributed.process_index=1", "distributed.initialize_seconds=1"]
+    code, _ = planned("preset=gemma2_2b_en", "mesh=1x1", "plan.topology=h100:1", *words)
+    assert code == 0

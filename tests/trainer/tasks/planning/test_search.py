@@ -1,0 +1,114 @@
+import dataclasses
+
+import pytest
+
+from gemma.lora import lora_settings
+from gemma.presets import BUILT_IN
+from trainer.model.memory import MemoryPlan
+from trainer.tasks.planning.search import Search, most_positions
+
+GIB = 2**30
+
+
+def search_of(name="gemma2_9b_en", *, shape=(2, 4), limit=15 * GIB, **changed):
+    settings = {
+        "config": BUILT_IN[name].config,
+        "dtype": "bfloat16",
+        "lora": lora_settings(8),
+        "sequence_length": 1024,
+        "microbatch_size": 16,
+        "remat": "block",
+        "attention": "splash",
+        "loss_chunk_tokens": 1024,
+        "slot_bytes": lambda layout: 0,
+    }
+    plan = MemoryPlan(**(settings | changed))
+    return Search(plan=plan, shape=shape, limit=limit, global_batch_size=16)
+
+
+def test_the_largest_microbatch_is_the_last_that_fits():
+    search = search_of()
+    size = search.largest_microbatch()
+    assert size % 2 == 0
+
+    def fits(size):
+        return search.fits(dataclasses.replace(search.plan, microbatch_size=size))
+
+    assert fits(size) and not fits(size + 2)
+
+
+def test_the_largest_sequence_is_the_last_that_fits():
+    search = search_of("gemma3_4b_text")
+    length = search.largest_sequence()
+    assert length % 128 == 0
+
+    def fits(length):
+        return search.fits(dataclasses.replace(search.plan, sequence_length=length))
+
+    assert fits(length) and not fits(length + 128)
+
+
+def test_nothing_is_largest_where_the_state_alone_is_too_large():
+    search = search_of(limit=GIB)
+    assert search.largest_microbatch() == 0
+    assert search.largest_sequence() == 0
+
+
+def test_no_sequence_is_longer_than_the_model_was_made_for():
+    assert search_of(limit=10_000 * GIB).largest_sequence() == 8192
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [
+        ("gemma_2b_en", 8192),
+        ("gemma2_27b_en", 8192),
+        ("gemma3_1b", 32_768),
+        ("gemma3_27b_text", 131_072),
+    ],
+)
+def test_positions_are_those_of_the_reports(name, positions):
+    assert most_positions(BUILT_IN[name].config) == positions
+
+
+def test_a_compiler_that_needs_more_corrects_the_work_and_not_the_state():
+    search = search_of()
+    found = search.plan.estimate((2, 4))
+    twice = dataclasses.replace(search, work_ratio=2.0)
+    assert search.total(search.plan) == found.total
+    assert twice.total(search.plan) == 2 * found.total - found.state
+
+
+def test_changes_are_told_with_what_each_gives():
+    search = search_of("gemma2_27b_en", shape=(1, 4), remat="none")
+    found = {change.words.split("=")[0]: change for change in search.changes()}
+    assert {"trainer.remat", "trainer.microbatch_size", "preset.quantize"} <= set(found)
+    now = search.total(search.plan)
+    for change in found.values():
+        assert change.total < now
+        assert change.fits == (change.total <= search.limit)
+
+
+def test_the_largest_smaller_microbatch_that_fits_is_advised():
+    search = search_of(limit=6 * GIB, sequence_length=4096)
+    assert not search.fits(search.plan)
+    (advised,) = (
+        change
+        for change in search.changes()
+        if change.words.startswith("trainer.microbatch_size")
+    )
+    assert advised.fits
+    size = int(advised.words.split("=")[1])
+    assert 16 % size == 0 and size % 2 == 0
+    twice = search._with_microbatch(2 * size)
+    assert not search.fits(twice)
+
+
+def test_a_trained_base_is_never_quantized():
+    search = search_of("gemma2_27b_en", lora=None)
+    assert not any("quantize" in change.words for change in search.changes())
+
+
+def test_an_int4_base_has_no_fewer_bits():
+    search = search_of("gemma2_27b_en", quantize="int4", limit=GIB)
+    assert not any("quantize" in change.words for change in search.changes())
