@@ -11,7 +11,14 @@ command=(
 {% endfor %}
 )
 
+running() {
+  [[ -f pid ]] && kill -0 "$(cat pid)" 2>/dev/null
+}
+
 prepare() {
+  if running; then
+    return # what it runs stays as it is
+  fi
 {% if image %}
   sudo docker pull {{ image|sh }}
 {% else %}
@@ -21,10 +28,6 @@ prepare() {
   python3 -m uv venv --quiet --allow-existing --python 3.11 .venv
   python3 -m uv pip install --quiet --python .venv/bin/python -c constraints.txt ".[tpu]"
 {% endif %}
-}
-
-running() {
-  [[ -f pid ]] && kill -0 "$(cat pid)" 2>/dev/null
 }
 
 start() {
