@@ -3,10 +3,12 @@
 from gemma.attention.attention import Attention
 from gemma.attention.choosing import CHOICES, Facts, Target, Unfit, choose
 from gemma.attention.one_query import attend_one_query
+from gemma.attention.scores import KEPT
 from gemma.attention.sight import Sight, see
 
 __all__ = [
     "CHOICES",
+    "KEPT",
     "Attention",
     "Facts",
     "Sight",

@@ -13,8 +13,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from gemma.attention.scores import (
+    KEPT,
     MASKED,
     heads_first,
     masked_scores,
@@ -116,7 +118,7 @@ def _forward(
 
     rows = (jnp.arange(len(q)), _first_blocks(sight, len(q), block), q)
     _, (mixed, log_total) = jax.lax.scan(attend_row, None, rows)
-    mixed = _joined(mixed, groups)
+    mixed, log_total = checkpoint_name((_joined(mixed, groups), log_total), KEPT)
     return mixed, (query, key, value, segments, mixed, log_total)
 
 

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 
 MASKED = -2.0e38  # finite, so that a row with nothing to attend to is no NaN
+KEPT = "attention"
+"""Checkpoint name of what a path keeps for its backward pass beside its inputs: a remat
+policy that saves this name never attends twice."""
 
 
 def masked_scores(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
+from gemma.attention.scores import KEPT
 from gemma.attention.sight import Sight
 
 LANES = 128
@@ -40,12 +41,11 @@ def attend_splash(
     """
     length, heads = query.shape[1:3]
     rest = -length % LANES  # after the end, where nothing is seen from
-    kernel = splash.make_splash_mha(
-        splash.MultiHeadMask([_mask(length + rest, sight.window)] * heads),
-        block_sizes=_block_sizes(length + rest),
-        attn_logits_soft_cap=soft_cap,
-        head_shards=1,
-        q_seq_shards=1,
+    kernel = splash_kernel(
+        length + rest,
+        heads=heads,
+        window=sight.window,
+        soft_cap=soft_cap,
         interpret=interpret,
     )
     segments = None
@@ -59,6 +59,26 @@ def attend_splash(
     # the kernels give a query that sees nothing the mean of what is hidden from it
     sees = sight.mask(0, 0, queries=length, keys=length).any(-1)
     return jnp.where(sees[:, :, None, None], mixed, 0.0)
+
+
+def splash_kernel(
+    length: int,
+    *,
+    heads: int,
+    window: int | None,
+    soft_cap: float | None,
+    interpret: bool,
+) -> splash.SplashAttentionKernel:
+    """Return the kernels of one sequence, with the lists of blocks that they visit."""
+    return splash.make_splash_mha(
+        splash.MultiHeadMask([_mask(length, window)] * heads),
+        block_sizes=_block_sizes(length),
+        attn_logits_soft_cap=soft_cap,
+        head_shards=1,
+        q_seq_shards=1,
+        residual_checkpoint_name=KEPT,
+        interpret=interpret,
+    )
 
 
 def _mask(length: int, window: int | None) -> splash.Mask:

@@ -12,8 +12,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from gemma.attention.scores import (
+    KEPT,
     MASKED,
     heads_first,
     masked_scores,
@@ -72,6 +74,7 @@ def _forward(
     share = jnp.where(top > MASKED, 1.0 / weights.sum(-1, keepdims=True), 0.0)
     mixed = product(weights.astype(v.dtype), v, 3, 2) * share
     mixed = tokens_first(mixed.astype(query.dtype), groups)
+    mixed, top, share = checkpoint_name((mixed, top, share), KEPT)
     return mixed, (query, key, value, segments, mixed, top, share)
 
 

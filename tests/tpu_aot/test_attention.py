@@ -1,14 +1,15 @@
-"""Splash attention compiled for TPUs that are not here: kernels, memory, no exchange."""
+"""Splash attention compiled for TPUs that are not here: kernels, memory, exchange."""
 
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gemma.attention import Attention, Target, see
+from gemma.attention import KEPT, Attention, Target, see
 
 pytestmark = pytest.mark.tpu_aot
 
@@ -80,3 +81,22 @@ def test_other_chips_compile_it_too(name):
 
 def test_a_length_that_no_block_divides_is_padded():
     compiled(mesh((1, 8)), 1000, window=512)
+
+
+@pytest.mark.parametrize(("names", "kernels"), [((), 4), ((KEPT,), 3)])
+def test_a_policy_that_saves_the_name_runs_the_forward_kernel_once(names, kernels):
+    on = mesh((1, 8))
+    attend = Attention.on_mesh(on)
+    policy = jax.checkpoint_policies.save_only_these_names(*names)
+
+    def attend_self(x):
+        return 2.0 * attend(x, x, x, see(), soft_cap=None)
+
+    def loss(x):
+        body = jax.checkpoint(attend_self, policy=policy)
+        return jnp.sin(body(jnp.sin(x))).sum().astype("float32")
+
+    heads = NamedSharding(on, PartitionSpec(None, None, "model"))
+    x = jax.ShapeDtypeStruct((1, 1024, 8, 128), "bfloat16", sharding=heads)
+    text = jax.jit(jax.grad(loss)).lower(x).compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == kernels

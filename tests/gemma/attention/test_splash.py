@@ -6,9 +6,13 @@ import jax.numpy as jnp
 import pytest
 
 from gemma.attention import see
-from gemma.attention.splash import attend_splash
+from gemma.attention.splash import attend_splash, splash_kernel
 
 interpreted = functools.partial(attend_splash, interpret=True)
+
+
+def kernel(length, window):
+    return splash_kernel(length, heads=1, window=window, soft_cap=None, interpret=True)
 
 
 def test_splash_equals_the_reference(problem, sights, situation, same_as_reference):
@@ -29,7 +33,14 @@ def test_a_query_that_sees_nothing_gets_zeros_and_moves_nothing(problem):
 
 @pytest.mark.parametrize(("length", "block"), [(4096, 512), (640, 128), (768, 384)])
 def test_blocks_divide_the_length(length, block):
-    from gemma.attention.splash import _block_sizes
-
-    sizes = _block_sizes(length)
+    sizes = kernel(length, None).kwargs["block_sizes"]
     assert (sizes.block_q, sizes.block_kv_dkv, sizes.block_kv_dq) == (block,) * 3
+
+
+@pytest.mark.parametrize(("window", "visited"), [(None, 8), (1024, 3), (513, 2)])
+def test_kernels_visit_the_blocks_of_a_window(window, visited):
+    """Of 8 blocks of 512, a row of the grid has as many as its queries see."""
+    made = kernel(4096, window)
+    for info in (made.fwd_mask_info, made.dq_mask_info):
+        assert info.block_mask.shape[-1] == visited
+    assert made.dkv_mask_info.block_mask.shape[-2] == visited
