@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import selectors
 import socket
 import time
@@ -135,7 +136,7 @@ def _listen(address: str) -> socket.socket:
         raise ConfigError(
             key="distributed.coordinator",
             expected=f"a port that is free on {socket.gethostname()}",
-            received=f"{address}: {error.strerror}",
+            received=f"{address}: {os.strerror(error.errno or 0)}",
             fix=f"distributed.coordinator={host}:{int(port) % 65535 + 1} in every "
             "process, or end the program that has the port",
         ) from error
