@@ -12,7 +12,7 @@ from gemma.presets import open_preset
 from trainer.config.schema import OptimizerConfig
 from trainer.distribution.mesh import build_mesh
 from trainer.model.assemble import build_model, initial_arrays, split
-from trainer.model.objective import training_loss
+from trainer.model.objective import EMBEDDING, training_loss
 from trainer.training.optimizer import StackedOptimizer
 from trainer.training.schedule import Schedule
 from trainer.training.step import TrainState, build_train_step, place_batch
@@ -28,23 +28,35 @@ class Trainee:
     step: object
     mesh: object
 
-    def train(self, batches, *, microbatches=1):
-        """Run a step a batch; return the mean losses and gradient norms."""
+    def train(self, batches, *, microbatches=1, told="loss_sum"):
+        """Run a step a batch; return the means of a sum, and gradient norms."""
         losses, norms = [], []
         for batch in batches:
             placed = place_batch(batch, self.mesh, microbatches=microbatches)
             self.state, sums = self.step(self.state, self.frozen, placed)
-            losses.append(float(sums.loss_sum) / float(sums.loss_tokens))
+            losses.append(float(getattr(sums, told)) / float(sums.loss_tokens))
             norms.append(float(sums.grad_norm))
         return losses, norms
 
 
 def make_trainee(
-    preset, shape, *, rank=4, optimizer=None, clip_norm=1.0, dropout=0.0, **lora
+    preset,
+    shape,
+    *,
+    rank=4,
+    optimizer=None,
+    clip_norm=1.0,
+    dropout=0.0,
+    terms=None,
+    train_embedding=False,
+    **lora,
 ):
     mesh = build_mesh(shape, jax.devices()[: shape[0] * shape[1]])
     settings = lora_settings(rank, dropout=dropout, **lora) if rank else None
     model = build_model(preset, mesh, dtype="float32", lora=settings)
+    if train_embedding:
+        paths = (EMBEDDING, *model.trainable)
+        model = dataclasses.replace(model, trainable=paths)
     arrays = initial_arrays(model, load_weights=True, adapter=None, seed=0)
     trainable, frozen = split(arrays, model)
     schedule = Schedule(
@@ -60,7 +72,7 @@ def make_trainee(
         build_abstract=build_abstract,
     )
     step = build_train_step(
-        training_loss(model, remat="block", chunk_tokens=16),
+        training_loss(model, remat="block", chunk_tokens=16, **(terms or {})),
         stacked_optimizer,
         clip_norm=clip_norm,
         dropout_seed=0 if dropout else None,
