@@ -18,6 +18,8 @@ _COMPILE_ONLY = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",  # libtpu would ask the metadata server of a TPU VM
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a compiler takes no chip from anyone
+    "TPU_WORKER_HOSTNAMES": "localhost",  # these two only keep libtpu from warning
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
 }
