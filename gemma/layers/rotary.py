@@ -21,7 +21,8 @@ def rotate(x: jax.Array, positions: jax.Array, rope: Rope) -> jax.Array:
     fraction = jnp.arange(half, dtype="float32") / half
     inverse_wavelength = rope.max_wavelength**-fraction / rope.scaling_factor
     angles = positions[..., None, None].astype("float32") * inverse_wavelength
-    sine, cosine = jnp.sin(angles), jnp.cos(angles)
+    # without the barrier XLA:CPU computes them again for every head and every layer
+    sine, cosine = jax.lax.optimization_barrier((jnp.sin(angles), jnp.cos(angles)))
     first, second = x[..., :half].astype("float32"), x[..., half:].astype("float32")
     rotated = (first * cosine - second * sine, second * cosine + first * sine)
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
