@@ -6,10 +6,11 @@ prompts, train, answer again, write artifacts and the report.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 from trainer.checkpoint import Store
 from trainer.config.ending import BUG, STOPPED_BY_USER
@@ -229,10 +230,9 @@ class Run:
             log_every_steps=config.trainer.log_every_steps,
             checkpoint_every_steps=config.checkpoint.every_steps,
         )
-        first = progress.step
-        with Bar(
-            self.screen, first_step=first, num_train_steps=rhythm.num_train_steps
-        ) as bar:
+        steps = rhythm.num_train_steps
+        bar = Bar(self.screen, first_step=progress.step, num_train_steps=steps)
+        with bar, contextlib.closing(self._placed_batches(progress)) as batches:
 
             def log(step: int, values: Mapping[str, float]) -> None:
                 self.tracker.log(step, values)
@@ -247,14 +247,14 @@ class Run:
                 state,
                 frozen,
                 step_function,
-                self._placed_batches(progress),
+                batches,
                 progress=progress,
                 rhythm=rhythm,
                 hooks=hooks,
                 stop=self.stop,
             )
 
-    def _placed_batches(self, progress: Progress) -> Iterator[PlacedBatch]:
+    def _placed_batches(self, progress: Progress) -> Generator[PlacedBatch, None, None]:
         start = Position(**progress.position) if progress.position else None
         mesh, microbatches = self.session.mesh, self.session.microbatches
         size = self.config.trainer.global_batch_size

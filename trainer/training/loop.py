@@ -1,7 +1,8 @@
 """The loop: step, tell, evaluate, save, until the last step or a request to stop.
 
 Turns a compiled step and a stream of batches into a trained state. Metrics are read
-one step late, so that the host never waits for the step it has just started.
+one step late, so that the host never waits for the step it has just started, and the
+next batch goes to the devices meanwhile.
 """
 
 from __future__ import annotations
@@ -98,9 +99,9 @@ def train(
     if progress.step == 0 and rhythm.eval_every_steps:
         _evaluate(0, state, hooks)
     clock = _Clock(hooks, rhythm)
-    saved_step = progress.step
+    saved_step, upcoming = progress.step, None
     while progress.step < rhythm.num_train_steps and not stop.is_asked():
-        batch = next(batches)
+        batch = upcoming or next(batches)
         state, sums = step_function(state, frozen, batch.arrays)
         progress = Progress(
             step=progress.step + 1,
@@ -108,9 +109,11 @@ def train(
             rows_seen=progress.rows_seen + batch.rows,
             tokens_seen=progress.tokens_seen + batch.tokens,
         )
+        is_last = progress.step == rhythm.num_train_steps
+        # on the devices before this step ends; its position is kept when it was used
+        upcoming = None if is_last else next(batches)
         clock.dispatched(progress, batch, sums)
         eval_loss = None
-        is_last = progress.step == rhythm.num_train_steps
         if _is_due(progress.step, rhythm.eval_every_steps, is_last):
             clock.settle()
             eval_loss = _evaluate(progress.step, state, hooks)

@@ -18,12 +18,14 @@ class Recorder:
 
     def __init__(self, *, stop_at=None, bad_at=None, minimised=None):
         self.logged, self.evaluated, self.saved = {}, [], []
+        self.events = []
         self._minimised = minimised
         self.stop, self._stop_at, self._bad_at = StopRequest(), stop_at, bad_at
 
     def step(self, state, frozen, batch):
         if state + 1 == self._stop_at:
             self.stop.signal = 2
+        self.events.append(f"step {state + 1}")
         loss = np.nan if state + 1 == self._bad_at else 6.0
         return state + 1, StepSums(loss, self._minimised or loss, 3.0, 0.5, 0.1)
 
@@ -31,7 +33,12 @@ class Recorder:
         place = start
         while True:
             place += 1
+            self.events.append(f"batch {place}")
             yield PlacedBatch({}, place, rows=2, tokens=5)
+
+    def log(self, step, values):
+        self.events.append(f"log {step}")
+        self.logged.setdefault(step, {}).update(values)
 
     def evaluate(self, state):
         self.evaluated.append(state)
@@ -51,7 +58,7 @@ class Recorder:
                 checkpoint_every_steps=save,
             ),
             hooks=Hooks(
-                log=lambda step, v: self.logged.setdefault(step, {}).update(v),
+                log=self.log,
                 evaluate=self.evaluate,
                 save=lambda state, progress, loss: self.saved.append(
                     (state, progress.step, progress.position, loss)
@@ -71,6 +78,23 @@ def test_saves_the_state_with_its_position_and_loss():
     recorder = Recorder()
     recorder.run()
     assert recorder.saved == [(2, 2, 2, 8.0), (4, 4, 4, 6.0), (5, 5, 5, 5.0)]
+
+
+def test_the_next_batch_is_there_before_a_step_is_waited_for():
+    recorder = Recorder()
+    recorder.run(steps=3, evaluate=0, save=0)
+    assert recorder.events == [
+        *("batch 1", "step 1", "batch 2"),
+        *("step 2", "batch 3", "log 1"),
+        *("step 3", "log 2", "log 3"),
+    ]
+
+
+def test_a_batch_that_was_not_used_is_the_next_of_a_resumed_run():
+    recorder = Recorder(stop_at=3)
+    outcome = recorder.run(evaluate=0)
+    assert "batch 4" in recorder.events
+    assert outcome.progress.position == 3
 
 
 def test_a_step_that_was_not_measured_has_no_loss():

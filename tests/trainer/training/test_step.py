@@ -62,9 +62,34 @@ def test_full_fine_tuning_is_the_same_on_a_mesh(trainee, batches):
 def test_the_state_keeps_its_shardings_and_compiles_once(trainee, batches):
     made = trainee((2, 4))
     before = {path: a.sharding for path, a in made.state.trainable.items()}
-    made.train(batches)
+    made.train(batches[:2])
     assert {path: a.sharding for path, a in made.state.trainable.items()} == before
+    made.state = jax.tree.map(  # as a checkpoint brings it back
+        lambda a: jax.device_put(np.asarray(a), a.sharding), made.state
+    )
+    made.train(batches[2:])
     assert made.step._cache_size() == 1
+
+
+def test_a_width_compiles_once_whatever_has_loss(trainee, batches):
+    made = trainee((1, 1))
+    narrow = {name: x[:, :16] for name, x in batches[1].items()}
+    one_token = np.zeros_like(batches[2]["loss_mask"])
+    one_token[0, 0] = True
+    sparse = batches[2] | {"loss_mask": one_token}
+    made.train([batches[0], narrow, sparse, narrow, batches[3]])
+    assert made.step._cache_size() == 2
+
+
+def test_a_step_takes_over_the_memory_of_the_state(trainee, batches):
+    made = trainee((1, 1), rank=0)
+    placed = place_batch(batches[0], made.mesh, microbatches=1)
+    program = made.step.lower(made.state, made.frozen, placed).compile()
+    state_bytes = sum(array.nbytes for array in jax.tree.leaves(made.state))
+    assert program.memory_analysis().alias_size_in_bytes == state_bytes
+    program(made.state, made.frozen, placed)
+    assert all(array.is_deleted() for array in jax.tree.leaves(made.state))
+    assert not any(array.is_deleted() for array in jax.tree.leaves(made.frozen))
 
 
 def test_slots_are_sharded_as_their_weights(trainee):
