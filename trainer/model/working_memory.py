@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from gemma.attention.blocked import LARGEST_BLOCK
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 
@@ -115,8 +116,11 @@ def _kept(work: Work, block: int) -> int:
 
 
 def _scores(work: Work) -> int:
-    """Return the bytes of a layer's scores; the kernels keep a block on the chip."""
+    """Return the bytes of a layer's scores: whole, a block, or none outside a kernel."""
+    length = work.sequence_length
     if work.attention in ("splash", "cudnn"):
         return 0
+    if work.attention == "blocked":
+        length = min(length, LARGEST_BLOCK)
     heads = work._each(work.config.num_query_heads)
-    return work.tokens * work.sequence_length * heads * FLOAT32
+    return work.sequences * heads * length**2 * FLOAT32

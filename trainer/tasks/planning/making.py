@@ -129,6 +129,7 @@ def search_of(planned: Planned, *, limit: int, work_ratio: float = 1.0) -> Searc
         shape=planned.shape,
         limit=limit,
         global_batch_size=planned.config.trainer.global_batch_size,
+        slices=planned.config.mesh.slices or 1,
         work_ratio=work_ratio,
     )
 

@@ -43,6 +43,7 @@ class Search:
         shape: Of its mesh.
         limit: Bytes that a program may use of a device.
         global_batch_size: Sequences of a step.
+        slices: Slices over which `batch` runs.
         work_ratio: Bytes that the compiler needs beside the state, per estimated one.
     """
 
@@ -50,6 +51,7 @@ class Search:
     shape: tuple[int, int]
     limit: int
     global_batch_size: int
+    slices: int = 1
     work_ratio: float = 1.0
 
     def total(self, plan: MemoryPlan, shape: tuple[int, int] | None = None) -> int:
@@ -123,7 +125,7 @@ class Search:
         meshes = [
             s
             for s in auto_shapes(shape[0] * shape[1])
-            if plan.microbatch_size % s[0] == 0
+            if plan.microbatch_size % s[0] == 0 and s[0] % self.slices == 0
         ]
         yield [(f"mesh={b}x{m}", plan, (b, m)) for b, m in meshes if (b, m) != shape]
         yield [
