@@ -26,7 +26,7 @@ prepare() {
   # the machine's Python is 3.10, and the trainer needs 3.11: uv brings one
   python3 -m pip install --quiet --user uv
   python3 -m uv venv --quiet --allow-existing --python 3.11 .venv
-  python3 -m uv pip install --quiet --python .venv/bin/python -c constraints.txt ".[tpu]"
+  python3 -m uv pip install --quiet --python .venv/bin/python -c constraints.txt ".[tpu,gcs]"
 {% endif %}
 }
 
