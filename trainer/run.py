@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -44,6 +45,7 @@ from trainer.distribution.joining import (
     silent_peers,
 )
 from trainer.model.assemble import hash_of_base
+from trainer.tasks.compiled_programs import keep_compiled_programs
 from trainer.tasks.console import Screen
 from trainer.tasks.evaluate import run_evaluation
 from trainer.tasks.export import run_export
@@ -77,6 +79,7 @@ def run(config: RunConfig, words: Sequence[str] = ()) -> int:
         )
     try:
         with _explained():
+            keep_compiled_programs(config.trainer.compilation_cache, _warn)
             if config.task != "plan":  # it looks ahead, alone, and leaves nothing
                 join(config, shared_facts(config))
                 check_shared(epath.Path(config.run.root))
@@ -208,6 +211,10 @@ def _card_facts(
         lora={} if lora is None else dataclasses.asdict(lora),
         environment=environment,
     )
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager

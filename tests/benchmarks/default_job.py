@@ -43,14 +43,14 @@ def run_once(overrides: Sequence[str]) -> dict[str, float]:
     Raises:
         RuntimeError: It ended with another exit code than 0.
     """
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as cache:
         command = [*_trainer(), f"run.root={root}", *overrides]
         watcher = Watcher(pathlib.Path(root))
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                env=_environment(),
+                env=_environment() | {"XDG_CACHE_HOME": cache},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -88,7 +88,7 @@ def _trainer() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment without a cache of compiled programs."""
+    """Return an environment in which JAX follows the defaults."""
     unset = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS", "NPROC")
     return {name: value for name, value in os.environ.items() if name not in unset}
 

@@ -69,6 +69,7 @@ def find_problems(config: RunConfig) -> list[ConfigError]:
         *_mesh_problems(config),
         *_batch_problems(config),
         *_step_problems(config),
+        *_cache_problems(config),
         *_data_problems(config),
         *_lora_problems(config),
         *_quantize_problems(config),
@@ -125,6 +126,17 @@ def _batch_problems(config: RunConfig) -> Iterator[ConfigError]:
             expected=f"a divisor of trainer.global_batch_size ({whole})",
             received=part,
             fix=f"trainer.microbatch_size={math.gcd(whole, part)}",
+        )
+
+
+def _cache_problems(config: RunConfig) -> Iterator[ConfigError]:
+    directory = config.trainer.compilation_cache
+    if "://" in directory:
+        yield ConfigError(
+            key="trainer.compilation_cache",
+            expected="auto, none or a directory of this machine",
+            received=directory,
+            fix="trainer.compilation_cache=auto",
         )
 
 

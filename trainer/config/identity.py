@@ -34,6 +34,7 @@ _UNDECIDING = (
     "run.*",
     "task",
     "tracker.*",
+    "trainer.compilation_cache",
     "trainer.eval_every_steps",
     "trainer.log_every_steps",
     "trainer.sample_prompts",

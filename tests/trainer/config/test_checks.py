@@ -54,6 +54,10 @@ CASES = [
     ("trainer.num_train_steps=1.5", "trainer.num_train_steps", "whole", "=250"),
     ("trainer.num_train_steps=0", "trainer.num_train_steps", "1 or more", "=250"),
     ("trainer.microbatch_size=3", "trainer.microbatch_size", "a divisor", "=1"),
+    (
+        *("trainer.compilation_cache=gs://b/c", "trainer.compilation_cache"),
+        *("of this machine", "trainer.compilation_cache=auto"),
+    ),
     ("checkpoint.keep_lst=1", "checkpoint.keep_lst", "keep_last", "keep_last=1"),
     ("tracker=wandbb", "tracker", "jsonl, wandb", "tracker=wandb"),
     ("generate.top_k=0", "generate.top_k", "1 or more", "generate.top_k=null"),
