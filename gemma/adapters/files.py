@@ -22,6 +22,7 @@ from gemma.adapters import factors
 from gemma.adapters.factors import FACTOR_A, FACTOR_B
 from gemma.adapters.sidecar import (
     Sidecar,
+    check_replaceable,
     checked_path,
     read_sidecar,
     sidecar_path,
@@ -93,8 +94,10 @@ def write_lora(
     Raises:
         ValueError: A setting is impossible, or the name's suffix, a factor's shape or
             its dtype is not as stated.
+        PresetFileError: Another file has the name of the sidecar.
     """
     path = checked_path(path)
+    check_replaceable(sidecar_path(path))
     settings = lora_settings(
         rank, alpha=alpha, targets=targets, factorisation=factorisation
     )

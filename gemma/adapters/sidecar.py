@@ -57,6 +57,27 @@ def sidecar_path(path: os.PathLike[str] | str) -> epath.Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + ".json")
 
 
+def check_replaceable(side: epath.Path) -> None:
+    """Refuse to write a sidecar over another file, such as a preset's `config.json`.
+
+    Raises:
+        PresetFileError: There is a file of its name that is no sidecar.
+    """
+    if not side.exists():
+        return
+    try:
+        is_sidecar = _CHECKS.keys() - {"base_hash"} <= read_json(side).keys()
+    except PresetFileError:
+        is_sidecar = False
+    if not is_sidecar:
+        raise PresetFileError(
+            side,
+            expected="nothing, or what was written here beside an adapter before",
+            received="another file, which would be lost",
+            fix="give the adapter another name or directory, as in adapter.lora.h5",
+        )
+
+
 def write_sidecar(side: epath.Path, sidecar: Sidecar, content: bytes) -> None:
     """Write the sidecar of an adapter whose file has the bytes `content`."""
     values = dataclasses.asdict(sidecar)

@@ -149,6 +149,23 @@ def test_a_wrong_sidecar_is_refused_by_key(tmp_path, key):
         read_lora(path, config_of())
 
 
+@pytest.mark.parametrize("content", ['{"rank": 3, "name": "gemma"}', "no JSON"])
+def test_no_other_file_is_lost_to_a_sidecar(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(PresetFileError, match="another file") as told:
+        write(tmp_path / "config.lora.h5")
+    assert "config.json: expected nothing, or" in str(told.value)
+    assert "give the adapter another name" in str(told.value)
+    assert (tmp_path / "config.json").read_text() == content
+    assert not (tmp_path / "config.lora.h5").exists()
+
+
+def test_an_adapter_is_written_again_over_itself(tmp_path):
+    write(tmp_path / "adapter.lora.h5", alpha=3.0)
+    write(tmp_path / "adapter.lora.h5", alpha=6.0)
+    assert read_lora(tmp_path / "adapter.lora.h5", config_of()).alpha == 6.0
+
+
 def test_a_sidecar_without_a_hash_of_the_base_is_read(tmp_path):
     path = tmp_path / "adapter.lora.h5"
     write(path)
