@@ -50,7 +50,9 @@ def run_export(
     _check_adapter(config, directory)
     subject = open_subject(config)
     is_own = config.export.path is None
-    with held(directory) if is_own else contextlib.nullcontext():
+    elsewhere = f"export.path={directory.path.name}-{config.export.format}"
+    own = held(directory, instead=elsewhere)
+    with own if is_own else contextlib.nullcontext():
         # again: nobody else writes there now
         place = from_primary("the target", lambda: str(_target(config, directory)))
         target = epath.Path(place)

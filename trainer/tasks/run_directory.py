@@ -106,11 +106,14 @@ class RunDirectory:
         storage.write_text(self.path / CONFIG, to_yaml(config))
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, instead: str = "another run.name") -> Iterator[None]:
         """Hold the directory; a lock of a process that is gone is taken over.
 
         A run that is refused in a new directory, before its first checkpoint, takes
         the directory with it: with what was wrong put right it is another run.
+
+        Args:
+            instead: What gives whoever is refused a directory of their own.
 
         Raises:
             DirectoryInUseError: A live process holds it.
@@ -125,7 +128,7 @@ class RunDirectory:
         }
         content = json.dumps(owner).encode()
         if not storage.create(lock, content):
-            self._take_over(lock, owner)
+            self._take_over(lock, owner, instead)
         try:
             yield
         except REFUSALS:
@@ -135,7 +138,9 @@ class RunDirectory:
         finally:
             storage.remove(lock)
 
-    def _take_over(self, lock: epath.Path, owner: dict[str, object]) -> None:
+    def _take_over(
+        self, lock: epath.Path, owner: dict[str, object], instead: str
+    ) -> None:
         """Replace the lock of a dead owner; of several that try, one succeeds."""
         other = storage.read_json(lock)
         pid = other.get("pid", -1)
@@ -153,7 +158,7 @@ class RunDirectory:
             key=str(self.path),
             expected="a directory in which no other run is at work",
             received=f"process {pid} on {other.get('host')} since {other.get('since')}",
-            fix=f"wait for it, use another run.name, or delete {lock} if it is gone",
+            fix=f"wait for it, use {instead}, or delete {lock} if it is gone",
         )
 
     def mark_done(self, results: dict[str, object]) -> None:
@@ -171,14 +176,21 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def held(directory: RunDirectory) -> Iterator[None]:
+def held(
+    directory: RunDirectory, *, instead: str = "another run.name"
+) -> Iterator[None]:
     """Hold a directory for all processes of the run: the first one has the lock.
+
+    Args:
+        directory: What to hold.
+        instead: As in `RunDirectory.locked`.
 
     Raises:
         DirectoryInUseError: A live process of another run holds it; in every process.
     """
     with contextlib.ExitStack() as lock:
-        from_primary("the lock", lambda: lock.enter_context(directory.locked()))
+        hold = directory.locked(instead=instead)
+        from_primary("the lock", lambda: lock.enter_context(hold))
         yield
 
 

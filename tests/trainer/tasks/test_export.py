@@ -99,7 +99,7 @@ def test_a_runs_own_place_is_written_by_one_process_at_a_time(finished, tmp_path
     words = ("task=export", "run.name=whole", "export.format=peft")
     config = compose(finished.overrides("run.name=whole"))
     with RunDirectory(config).locked():
-        with pytest.raises(DirectoryInUseError, match="no other run is at work"):
+        with pytest.raises(DirectoryInUseError, match="use export.path=whole-peft, or"):
             finished.here(*words)
         assert finished.here(*words, f"export.path={tmp_path}") == 0
     assert finished.here(*words) == 0
