@@ -1,11 +1,13 @@
 """Programs of many kinds, compiled for TPUs that are not here, with their bytes.
 
 Turns a list of command lines into tests/golden/plan_cases.json: what the compiler says
-that each needs of a device, how long it took and the memory that it took for it. The
-estimate of `trainer.model.memory` is held to these numbers by the default tests.
+that each needs of a device, how long it took and the memory that it took for it; and
+into results/plan.md, with the estimate of `trainer.model.memory` beside, which the
+default tests hold to these numbers.
 
     JAX_PLATFORMS=cpu python tests/benchmarks/plan_cases.py            all, 10 minutes
     JAX_PLATFORMS=cpu python tests/benchmarks/plan_cases.py lora_9b    one
+    JAX_PLATFORMS=cpu python tests/benchmarks/plan_cases.py --table    none, the table
 
 Needs the extra `plan`.
 """
@@ -21,9 +23,10 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from machine import machine_facts  # noqa: E402
+from machine import machine_facts, sentence  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+TABLE = REPOSITORY / "tests" / "benchmarks" / "results" / "plan.md"
 RESULTS = REPOSITORY / "tests" / "golden" / "plan_cases.json"
 
 CASES = {
@@ -102,10 +105,51 @@ def compiled(words: list[str]) -> dict[str, object]:
     }
 
 
+def estimated(words: list[str]) -> int:
+    """Return what the estimate says of a case."""
+    sys.path.insert(0, str(REPOSITORY))
+    from trainer.__main__ import compose
+    from trainer.config.topology import planned_topology
+    from trainer.tasks.planning.chips import undescribed
+    from trainer.tasks.planning.making import prepare
+
+    config = compose(["task=plan", *words])
+    planned = prepare(config, undescribed(planned_topology(config)))
+    return planned.memory.bytes_per_device(planned.shape)
+
+
+def table(facts: dict) -> str:
+    """Return the results as a page."""
+    lines = [
+        "# What a step needs of a TPU that is not there",
+        "",
+        f"{facts['compiler']}, {sentence(facts['machine'])} `plan_cases.py` measures "
+        "again.",
+        "",
+        "| step | state | in all, compiled | in all, estimated | | compiled in |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for case in facts["cases"].values():
+        total, guess = case["total_bytes_per_device"], estimated(case["words"])
+        lines.append(
+            f"| `{' '.join(case['words'])}` | {gib(case['state_bytes'])} "
+            f"| {gib(total)} | {gib(guess)} | {100 * (guess / total - 1):+.1f} % "
+            f"| {case['seconds']:.0f} s, {case['peak_gb']:.1f} GB |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def gib(count: int) -> str:
+    """Return bytes in GiB."""
+    return f"{count / 2**30:.2f} GiB"
+
+
 def main() -> None:
     """Compile the cases that are named, or all, and write the results."""
-    known = json.loads(RESULTS.read_text())["cases"] if RESULTS.exists() else {}
-    for name in sys.argv[1:] or CASES:
+    facts = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cases": {}}
+    known = facts["cases"]
+    names = [name for name in sys.argv[1:] if name != "--table"]
+    for name in names or ([] if "--table" in sys.argv else CASES):
         known[name] = compiled(words_of(CASES[name]))
         print(name, json.dumps(known[name]), flush=True)
         facts = {
@@ -114,6 +158,7 @@ def main() -> None:
             "cases": {name: known[name] for name in CASES if name in known},
         }
         RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
+    TABLE.write_text(table(facts))
 
 
 if __name__ == "__main__":

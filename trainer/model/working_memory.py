@@ -116,7 +116,7 @@ def _kept(work: Work, block: int) -> int:
 
 
 def _scores(work: Work) -> int:
-    """Return the bytes of a layer's scores: whole, a block, or none outside a kernel."""
+    """Return the bytes of a layer's scores: all, a block, or none outside a kernel."""
     length = work.sequence_length
     if work.attention in ("splash", "cudnn"):
         return 0

@@ -61,15 +61,30 @@ def target_of(topology: Topology | None) -> Target:
         return _here()
     if topology.platform == "cpu":
         return _simulated(topology)
+    if topology.platform == "cuda":
+        return undescribed(topology)
+    if importlib.util.find_spec("libtpu") is None:
+        return undescribed(topology)
+    return dataclasses.replace(
+        undescribed(topology), devices=_tpu_devices(topology), reason=""
+    )
+
+
+def undescribed(topology: Topology) -> Target:
+    """Return chips of TPUs or NVIDIA's that nothing compiles for."""
     if topology.platform == "tpu":
-        return _described(topology)
+        usable = _USABLE_GIB[topology.chip] * GIB
+        reason = 'no libtpu here to compile with: pip install "gemma-trainer[plan]"'
+    else:
+        usable = CHIPS[topology.chip].memory_bytes * _CUDA_SHARE
+        reason = "NVIDIA chips that are not here are planned by estimate"
     return Target(
         name=str(topology),
-        platform="cuda",
+        platform=topology.platform,
         num_devices=topology.devices,
-        bytes_per_device=round(CHIPS[topology.chip].memory_bytes * _CUDA_SHARE),
+        bytes_per_device=round(usable),
         devices=None,
-        reason="NVIDIA chips that are not here are planned by estimate",
+        reason=reason,
     )
 
 
@@ -105,22 +120,6 @@ def _simulated(topology: Topology) -> Target:
         num_devices=topology.devices,
         bytes_per_device=_host_bytes() // topology.devices,
         devices=devices[: topology.devices],
-    )
-
-
-def _described(topology: Topology) -> Target:
-    devices, reason = None, ""
-    if importlib.util.find_spec("libtpu") is None:
-        reason = 'no libtpu here to compile with: pip install "gemma-trainer[plan]"'
-    else:
-        devices = _tpu_devices(topology)
-    return Target(
-        name=str(topology),
-        platform="tpu",
-        num_devices=topology.devices,
-        bytes_per_device=round(_USABLE_GIB[topology.chip] * GIB),
-        devices=devices,
-        reason=reason,
     )
 
 
