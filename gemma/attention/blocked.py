@@ -28,8 +28,8 @@ from gemma.attention.scores import (
 from gemma.attention.sight import Sight
 from gemma.attention.whole import attend_whole
 
-LARGEST_BLOCK = 256  # places; tests/benchmarks/results/attention.md compares some
-_BLOCKS = range(LARGEST_BLOCK, LARGEST_BLOCK // 2, -32)
+LARGEST_BLOCK = 128
+"""Places of a block at most, on a CPU: see tests/benchmarks/results/attention.md."""
 
 
 def attend_blocked(
@@ -39,7 +39,7 @@ def attend_blocked(
     sight: Sight,
     *,
     soft_cap: float | None,
-    block: int | None = None,
+    largest_block: int = LARGEST_BLOCK,
 ) -> jax.Array:
     """Attend as `gemma.attention.attend`.
 
@@ -49,12 +49,12 @@ def attend_blocked(
         value: As there.
         sight: As there.
         soft_cap: As there.
-        block: Places in a block; by default the one that needs least padding.
+        largest_block: Places of a block at most; fewer where that needs less padding.
     """
     length = query.shape[1]
-    if length <= (block or LARGEST_BLOCK):
+    if length <= largest_block:
         return attend_whole(query, key, value, sight, soft_cap=soft_cap)
-    block = block or best_block(length)
+    block = best_block(length, largest_block)
     rest = -length % block
     if rest:  # after the end, where nothing is seen from
         query, key, value = (_padded(x, rest) for x in (query, key, value))
@@ -63,9 +63,13 @@ def attend_blocked(
     return mixed[:, :length]
 
 
-def best_block(length: int) -> int:
-    """Return the block that pads a length least, the largest of equally good ones."""
-    return min(_BLOCKS, key=lambda block: -length % block)
+def best_block(length: int, largest: int) -> int:
+    """Return the block that pads a length least, the largest of equally good ones.
+
+    None is smaller than half of the largest.
+    """
+    blocks = range(largest, largest // 2, -max(largest // 8, 1))
+    return min(blocks, key=lambda block: -length % block)
 
 
 Segments = tuple[jax.Array | None, jax.Array | None]

@@ -24,7 +24,7 @@ def times(path, length, operation, policy):
     ("path", "length", "operation"),
     [
         (attend_whole, 16, " exp "),
-        (functools.partial(attend_blocked, block=16), 64, " scan["),
+        (functools.partial(attend_blocked, largest_block=16), 64, " scan["),
     ],
     ids=["whole", "blocked"],
 )
