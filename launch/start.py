@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from launch.children import die_with_parent
 from launch.command import job_name, training_words
 from launch.local import run_local
 from launch.targets import Rendered, render_target, training_command
@@ -76,7 +77,9 @@ def _submit(config: RunConfig, rendered: Rendered) -> int:
     for name, text in rendered.files.items():
         (folder / name).write_text(text, encoding="utf-8")
     _tell(f"in {folder}: {shlex.join(rendered.start)}")
-    return subprocess.run(rendered.start, cwd=folder, check=False).returncode
+    bound = die_with_parent(os.getpid())  # tpu_queued stays and watches
+    done = subprocess.run(rendered.start, cwd=folder, preexec_fn=bound, check=False)
+    return done.returncode
 
 
 def _check_tool(tool: str) -> None:

@@ -65,7 +65,8 @@ def supervise(
     variables = {**os.environ, **(environment or {})}
     patience = patience or Patience()
     with _Signals() as signals:
-        for attempt in range(max_restarts + 1):
+        attempt = 0
+        while True:
             attempted = _Attempt(commands(attempt), variables, patience, signals)
             code = attempted.run()
             last = attempt == max_restarts
@@ -80,7 +81,7 @@ def supervise(
             signals.sleep(seconds)
             if signals.received:
                 return code
-    raise AssertionError("the last attempt returns")
+            attempt += 1
 
 
 class _Signals:

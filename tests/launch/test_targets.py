@@ -222,3 +222,14 @@ def test_a_long_name_keeps_the_hash_that_makes_it_one():
     name = job_name(config)
     assert re.fullmatch(r"code-gemma-1-1-instruct-7b-en-w\w*-[0-9a-f]{8}", name)
     assert len(name) == 40
+
+
+def test_a_configuration_from_elsewhere_is_not_launched(repository, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", f"--config-dir={tmp_path}", "launch=slurm"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "the trainer's own conf/" in done.stderr
