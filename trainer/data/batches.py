@@ -25,12 +25,14 @@ from trainer.data.packing import (
     build_batch,
     first_fit,
 )
+from trainer.data.sharing import Outline, Share, encode_rows, fill, outline_window
 from trainer.data.sources import RowSet
 
 PREFETCHED_WINDOWS = 2
 ENDLESS = 1 << 62
 
 Rows = slice | Sequence[int]
+Outlines = Sequence[Sequence[Outline]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,8 @@ class TrainingStream:
     pack: bool
     pack_window_rows: int
     shuffle: bool
+    share: Share | None = None
+    """How processes share the encoding of windows; None encodes all of them here."""
 
     @property
     def windows_per_epoch(self) -> int:
@@ -86,7 +90,7 @@ class TrainingStream:
             DataError: No row of a whole epoch has anything to learn.
         """
         start = start or Position()
-        wanted: list[Sequence[Piece]] = []
+        wanted: list[Sequence[Piece | Outline]] = []
         for sequence, position in self._sequences(start):
             wanted.append(sequence)
             if len(wanted) < self.global_batch_size:
@@ -102,7 +106,9 @@ class TrainingStream:
             return places
         return shuffled(places, size=len(self.rows), seed=self.seed, epoch=epoch)
 
-    def _sequences(self, start: Position) -> Iterator[tuple[Sequence[Piece], Position]]:
+    def _sequences(
+        self, start: Position
+    ) -> Iterator[tuple[Sequence[Piece | Outline], Position]]:
         """Yield sequences from `start` on, with the position after each."""
         per_epoch = self.windows_per_epoch
         first = start.epoch * per_epoch + start.window
@@ -137,32 +143,41 @@ class TrainingStream:
         finally:
             iterator.close()
 
-    def _window(self, number: int) -> Sequences:
+    def _window(self, number: int) -> Sequences | Outlines:
         """Return the sequences of a window, counted over all epochs."""
         epoch, window = divmod(int(number), self.windows_per_epoch)
         numbers = self.window_rows(epoch, window)
-        return encode_window(self.rows, numbers, self.encoder, pack=self.pack)
+        how = {"pack": self.pack}
+        if self.share is None:
+            return encode_window(self.rows, numbers, self.encoder, **how)
+        share, window = self.share, int(number)
+        return outline_window(
+            self.rows, numbers, self.encoder, share, window=window, **how
+        )
 
-    def _build(self, wanted: Sequences, rows: Rows | None) -> Batch:
+    def _build(self, wanted: Sequences | Outlines, rows: Rows | None) -> Batch:
         length = batch_length(wanted, self.encoder.sequence_length, pack=self.pack)
         pad = self.encoder.tokenizer.pad_token_id
-        return build_batch(select(wanted, rows), length, pad_token_id=pad)
+        chosen = select(wanted, rows)
+        if self.share is not None:
+            chosen = fill(chosen, self.rows, self.encoder)
+        return build_batch(chosen, length, pad_token_id=pad)
 
 
 def encode_window(
     rows: RowSet, numbers: np.ndarray, encoder: Encoder, *, pack: bool
 ) -> Sequences:
     """Return the sequences that some rows make: packs, or one for each piece."""
-    pieces = encoder.encode(
-        rows.read(numbers), place=lambda at: rows.place(int(numbers[at]))
-    )
+    pieces = encode_rows(rows, numbers, encoder)
     if not pack:
         return [[piece] for piece in pieces]
     packs = first_fit([piece.length for piece in pieces], encoder.sequence_length)
     return [[pieces[item] for item in pack_items] for pack_items in packs]
 
 
-def batch_length(sequences: Sequences, sequence_length: int, *, pack: bool) -> int:
+def batch_length(
+    sequences: Sequences | Outlines, sequence_length: int, *, pack: bool
+) -> int:
     """Return the width of a batch: whole when packed, else the smallest bucket."""
     if pack:
         return sequence_length
@@ -170,17 +185,17 @@ def batch_length(sequences: Sequences, sequence_length: int, *, pack: bool) -> i
     return bucket_length(longest, sequence_length)
 
 
-def measure(sequences: Sequences) -> BatchFacts:
+def measure(sequences: Sequences | Outlines) -> BatchFacts:
     """Count rows and tokens of sequences."""
     pieces = [piece for sequence in sequences for piece in sequence]
     return BatchFacts(
         rows=sum(piece.begins_row for piece in pieces),
         tokens=sum(piece.length for piece in pieces),
-        loss_tokens=sum(int(np.count_nonzero(piece.loss_mask)) for piece in pieces),
+        loss_tokens=sum(piece.loss_tokens for piece in pieces),
     )
 
 
-def select(sequences: Sequences, rows: Rows | None) -> Sequences:
+def select(sequences: Sequences | Outlines, rows: Rows | None) -> Sequences | Outlines:
     """Return the sequences that a process wants."""
     if rows is None:
         return sequences

@@ -36,6 +36,11 @@ class Piece:
         """Positions it fills."""
         return len(self.ids) - 1
 
+    @property
+    def loss_tokens(self) -> int:
+        """Positions whose label is learned."""
+        return int(np.count_nonzero(self.loss_mask))
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:

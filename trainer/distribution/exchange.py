@@ -92,6 +92,29 @@ def check_same(name: str, facts: Mapping[str, Any]) -> None:
         raise difference_error(found, dict(enumerate(hosts())))
 
 
+def channel(name: str) -> Callable[[int, Any], list[Any]]:
+    """Return what tells all processes the values of numbered rounds, from any thread.
+
+    The numbers rise, and each process asks for them alike; what all have read is
+    forgotten. Making a channel is a call of all processes, as of every function here.
+    """
+    store, state = _store(), distributed.global_state
+    place = f"trainer/told/{next(_rounds)}/{name}/"
+    before: list[str] = []
+
+    def tell(number: int, value: Any) -> list[Any]:  # noqa: ANN401  # JSON
+        mine = f"{place}{number}/"
+        store.key_value_set(f"{mine}{state.process_id}", json.dumps(value))
+        said = [_wait(store, f"{mine}{i}", name, i) for i in range(state.num_processes)]
+        # who has told this round has read the one before, so that it can go
+        for old in before:
+            store.key_value_delete(old)
+        before[:] = [f"{mine}{state.process_id}"]
+        return [json.loads(text) for text in said]
+
+    return tell
+
+
 def wait_for_all(name: str) -> None:
     """Return when every process has come here."""
     gather(name, None)

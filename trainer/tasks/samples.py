@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from trainer.data.evaluation import EvaluationSet
+from trainer.distribution.exchange import from_primary
 from trainer.tasks.evaluator import Answerer, Weights
 from trainer.tasks.session import Session
 from trainer.tracking import Sample, read_events, read_samples
@@ -54,5 +55,9 @@ class Samples:
 
 
 def samples_so_far(directory: epath.PathLike) -> list[Sample]:
-    """Return what an earlier start of the run answered."""
-    return read_samples(read_events(directory))
+    """Return what an earlier start of the run answered, alike in all processes."""
+
+    def read() -> list[dict[str, object]]:
+        return [dataclasses.asdict(s) for s in read_samples(read_events(directory))]
+
+    return [Sample(**facts) for facts in from_primary("the samples", read)]

@@ -31,6 +31,7 @@ from trainer.tasks.run_adapters import keep_settings, saved_settings
 from trainer.tasks.run_directory import RunDirectory, held
 from trainer.tasks.samples import Samples, samples_so_far
 from trainer.tasks.session import Session, build_session
+from trainer.tasks.sharing import share_encoding
 from trainer.tasks.state import (
     build_optimizer,
     flatten_state,
@@ -139,7 +140,7 @@ class Run:
             samples = self.samples.before({**frozen, **state.trainable})
             self._tell(0, samples)
         else:
-            samples = self._samples_so_far()
+            samples = samples_so_far(self.directory.path)
         outcome = self._train(state, frozen, progress)
         self.store.wait()
         if outcome.was_stopped:
@@ -149,14 +150,6 @@ class Run:
         self._tell(outcome.progress.step, samples)
         self._finish(Finished(self, weights, outcome.progress, samples))
         return 0
-
-    def _samples_so_far(self) -> list[Sample]:
-        """Return what the run answered before; all processes answer again together."""
-        path = self.directory.path
-        told = from_primary(
-            "the samples", lambda: [dataclasses.asdict(s) for s in samples_so_far(path)]
-        )
-        return [Sample(**sample) for sample in told]
 
     def _chosen_state(self, outcome: Outcome) -> TrainState:
         """Return the state that artifacts are made from: the last, or the best kept."""
@@ -259,7 +252,8 @@ class Run:
         mesh, microbatches = self.session.mesh, self.session.microbatches
         size = self.config.trainer.global_batch_size
         here = local_sequences(size, mesh, microbatches=microbatches)
-        for step in self.data.train.batches(start, rows=here):
+        stream = share_encoding(self.data.train, needed=len(here))
+        for step in stream.batches(start, rows=here):
             yield PlacedBatch(
                 arrays=place_batch(
                     step.batch, mesh, microbatches=microbatches, sequences=size
