@@ -25,6 +25,7 @@ _SMALL_CUBES = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 _EDGES = (4, 8, 12, 16, 20, 24)  # larger ones are built of cubes of 4 x 4 x 4
 _MAX_CHIPS = {"v4": 4096, "v5p": 6144}
 _MAX_COUNT = 4096
+_MOST_ADVISED = 256
 _TOPOLOGY = re.compile(r"([a-z0-9-]+)(?::(\d+(?:x\d+)*))?")
 
 
@@ -119,6 +120,25 @@ def planned_topology(config: RunConfig) -> Topology | None:
     if text == "cpu" and config.device.simulated:
         text = f"cpu:{config.device.simulated}"
     return parse_topology(text, slices=slices)
+
+
+def larger_topologies(topology: Topology) -> list[Topology]:
+    """Return slices of the same chips with more of them, and up to 256, in order.
+
+    NVIDIA's come in nodes of eight. Several slices are left as they are.
+    """
+    if topology.slices > 1:
+        return []
+    shapes = TPU_SHAPES.get(topology.chip) or (
+        (8,),
+        (16,),
+        (32,),
+        (64,),
+        (128,),
+        (256,),
+    )
+    larger = [Topology(topology.chip, shape) for shape in shapes]
+    return [t for t in larger if topology.devices < t.devices <= _MOST_ADVISED]
 
 
 def check_topology(config: RunConfig) -> None:

@@ -9,6 +9,7 @@ from trainer.config.errors import ConfigError
 from trainer.config.topology import (
     TPU_SHAPES,
     Topology,
+    larger_topologies,
     parse_topology,
     planned_topology,
 )
@@ -144,3 +145,20 @@ def test_jax_is_told_the_devices_before_it_is_imported(words, platforms, flag):
     found_platforms, found_flags = done.stdout.split()
     assert found_platforms == str(platforms)
     assert found_flags.endswith(str(flag))
+
+
+@pytest.mark.parametrize(
+    ("text", "larger"),
+    [
+        ("v5e:4x8", ["v5e:8x8", "v5e:8x16", "v5e:16x16"]),
+        ("v5p:4x4x4", ["v5p:4x4x8", "v5p:4x4x12", "v5p:4x4x16", "v5p:4x8x8"]),
+        ("h100:64", ["h100:128", "h100:256"]),
+        ("v6e:16x16", []),
+    ],
+)
+def test_larger_topologies_have_more_of_the_same_chips(text, larger):
+    assert [str(t) for t in larger_topologies(parse_topology(text))] == larger
+
+
+def test_several_slices_are_left_as_they_are():
+    assert larger_topologies(parse_topology("v5e:2x4", slices=2)) == []

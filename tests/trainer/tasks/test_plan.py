@@ -110,6 +110,18 @@ def test_changes_are_put_together_where_one_alone_is_not_enough(planned):
     )
 
 
+def test_more_chips_are_advised_where_no_change_is_enough(planned):
+    words = ["preset=gemma2_27b_en", "lora=none", "plan.topology=v5e:2x2", "mesh=4x1"]
+    code, plan = planned(*words)
+    more = plan["advice"][-1]
+    assert code == 5
+    assert more["fits"] and more["change"].startswith("plan.topology=v5e:")
+    # 27 billion weights, their gradients and two moments are 435 GB: 27 chips or more
+    assert more["change"].split()[0].endswith(("v5e:4x8", "v5e:8x8"))
+    words[2:] = more["change"].split()
+    assert planned(*words)[0] == 0
+
+
 def test_largest_steps_fit_and_larger_ones_do_not(planned):
     words = ["preset=gemma2_9b_en", "plan.topology=h100:8", "mesh=2x4"]
     _, plan = planned(*words)

@@ -41,6 +41,7 @@ class Target:
         bytes_per_device: What a program may use of each; None where nobody knows.
         devices: To compile for, here or described; None where there is no compiler.
         reason: Why there is no compiler; empty where there is.
+        topology: Chips that can be had in other numbers; None where they are here.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Target:
     bytes_per_device: int | None
     devices: Sequence[jax.Device] | None
     reason: str = ""
+    topology: Topology | None = None
 
 
 def target_of(topology: Topology | None) -> Target:
@@ -85,6 +87,7 @@ def undescribed(topology: Topology) -> Target:
         bytes_per_device=round(usable),
         devices=None,
         reason=reason,
+        topology=topology,
     )
 
 

@@ -12,6 +12,7 @@ from gemma.lora import LoraSettings
 from gemma.presets import Preset
 from trainer.config.mesh_shape import auto_shapes, parse_shape
 from trainer.config.schema import RunConfig
+from trainer.config.topology import larger_topologies
 from trainer.model.adapters import adapter_settings
 from trainer.model.memory import DeviceBytes, MemoryPlan
 from trainer.tasks.planning.chips import Target
@@ -20,7 +21,7 @@ from trainer.tasks.planning.compiling import Compilation, compile_program
 from trainer.tasks.planning.estimated_collectives import estimated_collectives
 from trainer.tasks.planning.memory_plan import memory_plan
 from trainer.tasks.planning.plan import Largest, Plan
-from trainer.tasks.planning.search import SEQUENCE_STEP, Search
+from trainer.tasks.planning.search import SEQUENCE_STEP, Change, Search
 from trainer.tasks.program import step_program
 from trainer.tasks.session import open_preset_of, with_dtype
 
@@ -112,7 +113,7 @@ def make_plan(planned: Planned, *, confirm: bool) -> Plan:
         collectives=_collectives(planned, compilation),
         shards=planned.memory.layout(planned.shape),
         largest=largest or None,
-        advice=search.changes() if search and not fits else [],
+        advice=_advice(planned, search) if search and not fits else [],
     )
 
 
@@ -172,6 +173,21 @@ def _measured(estimate: DeviceBytes, compilation: Compilation | None) -> DeviceB
         loss=loss,
         activations=work - gradients - loss,
     )
+
+
+def _advice(planned: Planned, search: Search) -> list[Change]:
+    """Return what to change, and where none of it is enough more of the chips."""
+    found = search.changes()
+    topology = planned.target.topology
+    if topology is None or any(change.fits for change in found):
+        return found
+    for larger in larger_topologies(topology):
+        for shape in auto_shapes(larger.devices):
+            divides = planned.memory.microbatch_size % shape[0] == 0
+            if divides and search.fits(planned.memory, shape):
+                words = f"plan.topology={larger} mesh={shape[0]}x{shape[1]}"
+                return [*found, Change(words, search.total(search.plan, shape), True)]
+    return found
 
 
 def _work_ratio(estimate: DeviceBytes, needed: DeviceBytes) -> float:
