@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import subprocess
 import sys
 
 import pytest
@@ -138,7 +140,7 @@ def test_a_secret_has_to_be_there_when_a_job_is_sent(job, launched, monkeypatch)
 
 
 def test_kubectl_gets_the_manifest_that_is_shown(tools, rendered, launched):
-    tools.put("kubectl")
+    tools.put("kubectl", "kubectl.py")
     typed = ["launch.secrets=[WANDB_API_KEY]", "mesh=2x4"]
     assert launched("gke", *typed, "launch.submit=true") == 0
     assert tools.calls("kubectl") == [["apply", "-f", "jobset.yaml"]]
@@ -149,15 +151,129 @@ def test_kubectl_gets_the_manifest_that_is_shown(tools, rendered, launched):
 
 
 def test_a_refusal_of_the_tool_is_the_end(tools, launched, capfd):
-    tools.put("kubectl")
+    tools.put("kubectl", "kubectl.py")
     text = 'error: no matches for kind "JobSet" in version "jobset.x-k8s.io/v1alpha2"'
     (tools.place / "kubectl.answer").write_text(text)
     assert launched("gke", "launch.submit=true") == 1
     assert text in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("starts", "outcome"),
+    [
+        ([[0, 0]], ["Completed", 0]),
+        ([[83, 83], [6, 0], [0, 0]], ["Completed", 2]),
+        ([[137, 6], [0, 0]], ["Completed", 1]),  # a process that the kernel killed
+        ([["evicted 137", 6], [0, 0]], ["Completed", 1]),
+        ([["evicted 1", 6], [0, 0]], ["Completed", 1]),
+        ([[2, 2]], ["Failed", 0]),
+        ([[83, 83], [3, 6]], ["Failed", 1]),
+        ([[6, 6]] * 4, ["Failed", 3]),
+    ],
+)
+def test_a_set_of_pods_starts_again_on_what_that_mends(
+    tools, launched, starts, outcome
+):
+    tools.put("kubectl", "kubectl.py")
+    ends = [[end_of(pod) for pod in pods] for pods in starts]
+    (tools.place / "pods.json").write_text(json.dumps(ends))
+    assert launched("gke", "launch.submit=true", "launch.max_restarts=3") == 0
+    assert json.loads((tools.place / "jobset.json").read_text()) == outcome
+
+
+def end_of(pod):
+    if isinstance(pod, int):
+        return {"code": pod}
+    return {"code": int(pod.split()[1]), "disrupted": True}
+
+
+def test_xpk_gets_the_same_command_image_and_restarts(tools, rendered, tmp_path):
+    tools.put("xpk")
+    typed = ["launch.cluster=mine", "launch.accelerator=v5litepod-16", "mesh.slices=2"]
+    files = rendered("gke", *typed, words=["generate.prompt=it's; $HOME", "mesh=4x8"])
+    (tmp_path / "xpk.sh").write_text(files["xpk.sh"])
+    subprocess.run(["bash", "xpk.sh"], cwd=tmp_path, check=True)
+    (call,) = tools.calls("xpk")
+    assert call[:2] == ["workload", "create"]
+    given = dict(word.removeprefix("--").split("=", 1) for word in call[2:])
+    command = shlex.split(given.pop("command"))
+    assert command[3:] == ["generate.prompt=it's; $HOME", "mesh=4x8"]
+    assert given.pop("workload").startswith("gemma2-tiny-en-wordnet-")
+    assert given == {
+        "cluster": "mine",
+        "tpu-type": "v5litepod-16",
+        "num-slices": "2",
+        "docker-image": "registry/trainer:1",
+        "max-restarts": "50",
+        "restart-on-exit-codes": "6,83",
+        "termination-grace-period-seconds": "120",
+    }
+
+
+MACHINE = """
+import json, os, pathlib, sys, time
+place, home = pathlib.Path(os.environ["RECORDER"]), pathlib.Path.home()
+codes = json.loads((place / "life").read_text())
+starts = len(list(home.glob("began*")))
+(home / f"began{starts or ''}").touch()
+(place / "words").write_text(json.dumps(sys.argv[3:]))
+code = codes[min(starts, len(codes) - 1)]
+time.sleep(60 if code == "runs" else 0)
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def sky(tools, launched, repository, tmp_path):
+    """Play a job on machines whose Python trains as planned; return what came of it."""
+
+    def play(*lives, typed=()):
+        tools.put("sky", "sky.py")
+        program = tmp_path / "machine.py"
+        program.write_text(MACHINE)
+        python = tmp_path / "tools" / "python"  # that of the image
+        trains = f'[ "$2" = trainer ] && exec "{sys.executable}" "{program}" "$@"'
+        python.write_text(f'#!/bin/sh\n{trains}\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        (tools.place / "lives.json").write_text(json.dumps(lives))
+        words = ["launch.submit=true", "launch.image=registry/trainer:1", *typed]
+        assert launched("skypilot", *words) == 0
+        return json.loads((tools.place / "job.json").read_text())
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("lives", "outcome"),
+    [
+        ([{"codes": [0]}], ["SUCCEEDED", 0]),
+        ([{"codes": [6, 0]}], ["SUCCEEDED", 0]),  # by the supervisor, on its machine
+        ([{"codes": ["runs"], "preempted": True}, {"codes": [0]}], ["SUCCEEDED", 1]),
+        ([{"codes": [3]}], ["FAILED", 0]),
+    ],
+)
+def test_a_managed_job_survives_its_machines(
+    sky, lives, outcome, repository, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    assert sky(*lives) == outcome
+
+
+def test_nodes_that_are_no_tpus_are_told_who_they_are(
+    sky, tools, repository, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    typed = ["launch.accelerator=H100:8", "launch.processes=2", "mesh=2x8"]
+    assert sky({"codes": [0]}, typed=typed) == ["SUCCEEDED", 0]
+    assert json.loads((tools.place / "words").read_text()) == [
+        *("mesh=2x8", "run.root=gs://bucket/runs"),
+        "distributed.coordinator=10.0.0.1:8476",
+        *("distributed.num_processes=2", "distributed.process_index=1"),
+    ]
+
+
 def test_sky_gets_the_task_and_the_names_of_secrets(tools, launched, monkeypatch):
-    tools.put("sky")
+    tools.put("sky", "sky.py")
     monkeypatch.setenv("WANDB_API_KEY", "canary-4711")
     typed = ["launch.secrets=[WANDB_API_KEY]", "launch.submit=true"]
     assert launched("skypilot", *typed) == 0

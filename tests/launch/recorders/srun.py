@@ -19,6 +19,7 @@ for number in range(count):
         "SLURM_LOCALID": "0",
         "SLURM_STEP_NUM_TASKS": str(count),
         "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_TASKS_PER_NODE": f"1(x{count})",
     }
     tasks.append(
         subprocess.Popen(
