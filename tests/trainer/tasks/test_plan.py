@@ -52,6 +52,11 @@ def test_a_plan_is_one_json_object_with_the_promised_keys(planned):
     assert sum(parts.values()) == plan["total_bytes_per_device"]
     # gemma2_tiny_en: 4 layers, so 7 kernels, 4 factors and 4 norms of 4, and two more
     assert sum(shard["layers"] for shard in plan["shards"]) == 4 * 15 + 2
+    # 16 sequences of 128 tokens, all with loss; kernels and table, forward and back
+    kernels = 4 * 256 * (4 * 640 * 3 // 4 + 2 * 4 * 64 + 2 * 2 * 64) + 4096 * 256
+    attention = 4 * 12 * 4 * 64 * 129 // 2
+    least = 16 * 128 * (4 * kernels + attention)
+    assert least < plan["flops_per_step"] < 1.1 * least
     assert {"all-reduce", "all-gather"} <= {c["kind"] for c in plan["collectives"]}
 
 

@@ -14,6 +14,7 @@ from trainer.config.mesh_shape import auto_shapes, parse_shape
 from trainer.config.schema import RunConfig
 from trainer.config.topology import larger_topologies
 from trainer.model.adapters import adapter_settings
+from trainer.model.flops import StepFlops
 from trainer.model.memory import DeviceBytes, MemoryPlan
 from trainer.tasks.planning.chips import Target
 from trainer.tasks.planning.collectives import Collective
@@ -109,7 +110,7 @@ def make_plan(planned: Planned, *, confirm: bool) -> Plan:
         needed=needed,
         limit=limit,
         fits=fits,
-        flops_per_step=0.0,
+        flops_per_step=_flops(planned),
         collectives=_collectives(planned, compilation),
         shards=planned.memory.layout(planned.shape),
         largest=largest or None,
@@ -250,6 +251,16 @@ def _source(target: Target, compilation: Compilation | None) -> str:
     if compilation.total is None:
         return f"estimated: refused by {took}, which does not tell how much it needs"
     return f"refused by {took}"
+
+
+def _flops(planned: Planned) -> int:
+    """Return what a step must compute when every position is a token with loss."""
+    config = planned.config
+    length = config.data.sequence_length
+    tokens = config.trainer.global_batch_size * length
+    return StepFlops(config=planned.preset.config, lora=planned.lora).of(
+        tokens=tokens, loss_tokens=tokens, sequence_length=length
+    )
 
 
 def _subject(planned: Planned) -> dict[str, str]:

@@ -44,7 +44,8 @@ class Plan:
         needed: Bytes on each device.
         limit: Bytes that a program may use of each; None where nobody knows.
         fits: Whether the one is within the other, and the compiler agrees.
-        flops_per_step: What must be computed, on all devices.
+        flops_per_step: What must be computed, on all devices, where every position has
+            a loss.
         collectives: Of a step, on each device.
         shards: Where every variable lies.
         largest: Step that fits; None where the memory is not known.
@@ -56,7 +57,7 @@ class Plan:
     needed: DeviceBytes
     limit: int | None
     fits: bool
-    flops_per_step: float
+    flops_per_step: int
     collectives: list[Collective]
     shards: LayoutTable
     largest: Largest | None
