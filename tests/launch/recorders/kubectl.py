@@ -3,8 +3,8 @@
 The ends are planned, a list for each start; what becomes of the set is noted.
 
 Source: kubernetes.io/docs/concepts/workloads/controllers/job (pod failure policy: the
-first rule that matches; Count is the default) and jobset.sigs.k8s.io (failure policy: the
-first rule that matches, and RestartJobSet where none does).
+first rule that matches; Count is the default) and jobset.sigs.k8s.io (failure policy:
+the first rule that matches, and RestartJobSet where none does).
 """
 
 import json
