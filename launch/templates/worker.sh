@@ -20,6 +20,9 @@ prepare() {
     return # what it runs stays as it is
   fi
 {% if image %}
+{% if image.split("/")[0].endswith(("pkg.dev", "gcr.io")) %}
+  sudo gcloud auth configure-docker {{ image.split("/")[0]|sh }} --quiet
+{% endif %}
   sudo docker pull {{ image|sh }}
 {% else %}
   tar -xzf ../{{ job|sh }}.tar.gz

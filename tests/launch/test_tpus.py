@@ -24,7 +24,8 @@ class Cloud:
         self.place.mkdir()
         tools = place / "tools"
         tools.mkdir()
-        shutil.copy(f"{RECORDERS}/python3", tools)
+        for name in ("python3", "docker", "sudo"):
+            shutil.copy(f"{RECORDERS}/{name}", tools)
         gcloud = tools / "gcloud"
         gcloud.write_text(
             f'#!/bin/sh\nexec "{sys.executable}" -S -E "{RECORDERS}/gcloud.py" "$@"\n'
@@ -189,6 +190,25 @@ def test_keys_come_from_the_cloud_by_name(cloud, launched):
     assert script("tpu_vm", "wait", *typed).returncode == 0
     assert {note["secret"] for note in cloud.trained} == {"value-of-WANDB_API_KEY"}
     assert "value-of" not in json.dumps(cloud.calls)
+
+
+def test_an_image_trains_instead_of_copied_code(cloud, launched, monkeypatch):
+    cloud.plan(RUNNING)
+    monkeypatch.setenv("PYTHONPATH", str(cloud.source))
+    typed = ("launch.submit=true", "launch.image=registry.pkg.dev/p/trainer:1")
+    typed += ("launch.secrets=[WANDB_API_KEY]", "mesh=1x8")
+    assert launched("tpu_vm", *typed) == 0
+    wait_for(lambda: len(cloud.trained) == 1)
+    script("tpu_vm", "stop", *typed)
+    assert script("tpu_vm", "wait", *typed).returncode == 83
+    assert cloud.trained[0]["secret"] == "value-of-WANDB_API_KEY"
+    said = (cloud.place / "docker").read_text()
+    assert "docker pull registry.pkg.dev/p/trainer:1" in said
+    assert "-e WANDB_API_KEY registry.pkg.dev" in said
+    assert "value-of" not in said
+    configured = ["auth", "configure-docker", "registry.pkg.dev", "--quiet"]
+    assert configured in cloud.calls
+    assert not (cloud.place / "installed").exists()
 
 
 def test_a_queued_resource_is_waited_for_and_given_back(cloud, launched, capfd):
