@@ -20,7 +20,7 @@ from trainer.config.distributed_schema import (
     expected_processes,
 )
 from trainer.config.errors import ConfigError, ConfigErrors
-from trainer.config.launch_checks import launch_problems
+from trainer.config.launch_checks import launch_problems, local_processes
 from trainer.config.limits import PROJECTIONS, value_problems
 from trainer.config.mesh_shape import (
     check_batch,
@@ -105,7 +105,8 @@ def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
     try:
         shape = parse_shape(config.mesh.shape)
         if config.device.simulated > 0:
-            processes = expected_processes(config.distributed)
+            here = local_processes(config)
+            processes = here or expected_processes(config.distributed)
             check_devices(shape, config.device.simulated * processes)
         check_slices(shape, max(config.mesh.slices or 1, 1))
     except ConfigError as error:

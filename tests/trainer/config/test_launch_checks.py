@@ -77,3 +77,10 @@ def test_every_key_is_read_by_some_target():
     assert known - fields == {"name", "submit", "max_restarts"}
     assert set(_READS) == set(CHOICES["launch.name"])
     assert MAX_JOB_LETTERS == 40
+
+
+def test_a_mesh_has_the_simulated_devices_of_all_local_processes():
+    typed = ["launch=local", "launch.processes=4", "device.simulated=2"]
+    assert compose([*typed, "mesh=2x4"]).mesh.shape == "2x4"
+    with pytest.raises(ConfigError, match="the number of devices, 8"):
+        compose([*typed, "mesh=1x2"])
