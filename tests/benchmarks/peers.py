@@ -1,4 +1,4 @@
-"""Our training step against KerasHub's and Tunix's on the same shape, on a CPU.
+"""Our training step against KerasHub's, Tunix's and peft's on one shape, on a CPU.
 
 Turns workloads into a table of tokens a second, peak memory and times, in
 `tests/benchmarks/results/peers.md` and `peers.json`. Each subject runs in a process of
@@ -6,8 +6,9 @@ its own, and rounds are interleaved (A B C A B C), so that a machine that change
 pace changes everyone's.
 
     make bench
-    python tests/benchmarks/peers.py --python keras_hub=.venv-peers/bin/python \
-        --python tunix=DIR/bin/python    # google-tunix wants a place of its own
+    python tests/benchmarks/peers.py --python tunix=DIR/bin/python
+
+The others are expected in `.venv-peers`; google-tunix wants a place of its own.
 
 Nothing else should run meanwhile: two cores busy elsewhere halve every figure.
 """
@@ -37,6 +38,7 @@ TITLES = {
     OURS: "this project",
     "keras_hub": "KerasHub `train_on_batch`",
     "tunix": "Tunix `PeftTrainer`",
+    "transformers_peft": "transformers with peft",
 }
 STEPS = {32_000: 10, 256_000: 5}
 PEERS_PYTHON = REPOSITORY / ".venv-peers/bin/python"
@@ -131,7 +133,7 @@ def report(
         ]
         parts.append(f"## Vocabulary {vocabulary_size:,}")
         parts.append(markdown_table(["subject", *COLUMNS], rows))
-        parts.append(_compared(ratios(subjects, tokens, ours=OURS), vocabulary_size))
+        parts.append(_compared(subjects, vocabulary_size))
     parts += [_disturbance(measured), _versions(measured)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -156,15 +158,23 @@ def _setting() -> str:
     )
 
 
-def _compared(values: Mapping[str, float], vocabulary_size: int) -> str:
-    if not values:
-        return ""
-    gigaflops = Workload(vocabulary_size=vocabulary_size).gigaflops_per_step
-    return (
-        f"Ours over the best peer: {values['tokens_per_second']:.2f} times the "
-        f"tokens/s, {values['peak_bytes']:.2f} times the memory. A step must compute "
-        f"{gigaflops:,.0f} GFLOP."
-    )
+def _compared(
+    subjects: Mapping[str, Sequence[Mapping[str, Any]]], vocabulary_size: int
+) -> str:
+    workload = Workload(vocabulary_size=vocabulary_size)
+    names = [name for name in subjects if name != OURS]
+    against = {"the best peer": names} | {TITLES.get(n, n): [n] for n in names}
+    lines = []
+    for title, peers in against.items():
+        chosen = {name: subjects[name] for name in (OURS, *peers) if name in subjects}
+        values = ratios(chosen, workload.tokens_per_step, ours=OURS)
+        if values:
+            lines.append(
+                f"- over {title}: {values['tokens_per_second']:.2f} times the "
+                f"tokens/s, {values['peak_bytes']:.2f} times the memory"
+            )
+    must = f"A step must compute {workload.gigaflops_per_step:,.0f} GFLOP."
+    return "\n".join(["Ours:", "", *lines, "", must]) if lines else ""
 
 
 def _disturbance(

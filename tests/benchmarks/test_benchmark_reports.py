@@ -123,11 +123,13 @@ def test_random_weights_read_alike_whole_and_in_slices():
 
 
 def test_the_page_of_peers_names_shape_machine_and_ratios():
-    measured = {256_000: {"ours": [result([1.0])], "tunix": [result([2.0])]}}
+    slow = {"tunix": [result([2.0])], "transformers_peft": [result([4.0])]}
+    measured = {256_000: {"ours": [result([1.0])], **slow}}
     page = peers.report(FACTS, measured, {"remat": "none"})
     assert "2026-01-02, a processor, 2 cores" in page
     assert "## Vocabulary 256,000" in page
-    assert "2.00 times the tokens/s, 1.00 times the memory" in page
+    best, peft = "- over the best peer: 2.00 times", "- over transformers with peft: 4"
+    assert best in page and peft in page
     assert "`trainer.remat=none`" in page
     assert "- Tunix `PeftTrainer`: jax 0" in page
     assert "Other processes used 0.25 cores" in page
