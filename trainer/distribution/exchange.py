@@ -53,6 +53,7 @@ def from_primary(name: str, call: Callable[[], T]) -> T:
     """
     if _store() is None:
         return call()
+    advance(name)
     met = None
     state = distributed.global_state
     if state.process_id == 0:
@@ -69,6 +70,7 @@ def agree(name: str, call: Callable[[], T]) -> T:
     """
     if _store() is None:
         return call()
+    advance(name)
     value, error = None, None
     try:
         value = call()

@@ -31,7 +31,7 @@ WORKER = Path(__file__).parent / "worker.py"
 GRACE_SECONDS = 5  # between SIGTERM and SIGKILL for what a test leaves behind
 
 
-def free_port():
+def unused_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -101,7 +101,7 @@ class Starter:
             places: Current directory of each, by index.
             environment: Variables in place of the keys that name a process, by index.
         """
-        port, group = free_port(), Group([], [])
+        port, group = unused_port(), Group([], [])
         for index in range(processes):
             named = [
                 f"distributed.coordinator=127.0.0.1:{port}",
@@ -156,3 +156,9 @@ def starter(repository, tmp_path_factory):
     yield starter
     for group in starter.groups:
         group.end()
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Return a function that returns a port nobody listens at."""
+    return unused_port
