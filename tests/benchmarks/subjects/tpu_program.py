@@ -1,0 +1,70 @@
+"""One configuration compiled for one topology, as a line of JSON.
+
+Turns words of the command line into the step that `python -m trainer` would run, on
+chips that are not here, and tells what the compiler says of it.
+
+    python tests/benchmarks/subjects/tpu_program.py v5e:2x4 preset=gemma2_9b_en mesh=1x8
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import resource
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[3]))
+
+from jax.errors import JaxRuntimeError  # noqa: E402
+from jax.experimental import topologies  # noqa: E402
+
+from trainer.__main__ import compose  # noqa: E402
+from trainer.tasks.program import step_program  # noqa: E402
+
+
+def measure(topology: str, words: list[str]) -> dict:
+    """Compile a configuration's step; return bytes a chip, seconds and versions."""
+    described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    program = step_program(compose(words), described.devices)
+    started, busy = time.perf_counter(), time.process_time()
+    lowered = program.lower()
+    found = {
+        "chips": len(described.devices),
+        "chip": described.devices[0].device_kind,
+        "mesh": str(program.parts.choice),
+        "lower_seconds": time.perf_counter() - started,
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("jax", "libtpu")
+        },
+    }
+    try:
+        compiled = lowered.compile()
+    except JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        found["refused"] = str(error).splitlines()[0]
+    else:
+        found |= bytes_a_chip(compiled.memory_analysis())
+    return found | {
+        "compile_seconds": time.perf_counter() - started,
+        "processor_seconds": time.process_time() - busy,
+        "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def bytes_a_chip(memory) -> dict[str, int]:
+    """Return the compiler's account of one chip's memory."""
+    parts = {
+        "argument_bytes": memory.argument_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "code_bytes": memory.generated_code_size_in_bytes,
+    }
+    return parts | {
+        "total_bytes": sum(parts.values()),
+        "host_bytes": memory.host_temp_size_in_bytes,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], sys.argv[2:])), flush=True)

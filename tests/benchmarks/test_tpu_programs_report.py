@@ -1,0 +1,50 @@
+"""The page of programs for absent TPUs says what was measured, and of which chips."""
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import tpu_programs  # noqa: E402
+
+MACHINE = {
+    "date": "2026-01-02",
+    "processor": "a processor",
+    "cores": 2,
+    "memory_gb": 8.0,
+    "system": "Linux",
+    "python": "3.11.9",
+    "load_before": 0.5,
+}
+TOOK = {
+    "mesh": "1x8",
+    "compile_seconds": 61.4,
+    "processor_seconds": 90.0,
+    "host_peak_bytes": 2.5e9,
+    "versions": {"jax": "0.10.2", "libtpu": "0.0.42.1"},
+    "machine": MACHINE,
+}
+
+
+def test_a_case_that_fits_has_its_gib():
+    sizes = {"total_bytes": 3 << 30, "argument_bytes": 2 << 30}
+    page = tpu_programs.report({"lora_9b": TOOK | sizes | {"temporary_bytes": 1 << 30}})
+    assert (
+        "| 9B, LoRA rank 8, 8x1024 | v5e:2x4, mesh 1x8 | 3.00 | 2.00 | 1.00 | 16 "
+        "| 61 s | 90 s | 2.5 GB |" in page
+    )
+    assert "2026-01-02, a processor" in page
+    assert "libtpu 0.0.42.1" in page
+
+
+def test_a_case_that_was_refused_says_so():
+    page = tpu_programs.report({"lora_9b_48": TOOK | {"refused": "RESOURCE_EXHAUSTED"}})
+    assert "| v5e:2x4, mesh 1x8 | does not fit |  |  | 16 |" in page
+
+
+def test_a_case_that_fails_is_told_with_its_last_words(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with pytest.raises(RuntimeError, match="(?s)9B, LoRA rank 8, .*KERAS_BACKEND"):
+        tpu_programs.measure(tpu_programs.CASES["lora_9b"])

@@ -1,0 +1,157 @@
+"""Steps of large models, compiled for TPUs that are not here: do they fit?
+
+Turns cases of model, batch, mesh and topology into the memory that the compiler counts
+for each chip and the time that it takes, one process a case. Needs the extra `plan`; a
+case replaces its row in `results/tpu_programs.json` and leaves the others.
+
+    python tests/benchmarks/tpu_programs.py [--only NAME ...] [--out DIRECTORY]
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from comparison import markdown_table  # noqa: E402
+from machine import machine_facts, sentence  # noqa: E402
+
+HERE = pathlib.Path(__file__).parent
+RESULTS = HERE / "results"
+CHILD = HERE / "subjects" / "tpu_program.py"
+GIB = 2**30
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+
+
+class Case(NamedTuple):
+    """What is compiled, and for which chips.
+
+    Attributes:
+        work: In words.
+        topology: As `plan.topology` takes it.
+        chip_gib: Memory of one chip.
+        words: Of the command line.
+    """
+
+    work: str
+    topology: str
+    chip_gib: int
+    words: tuple[str, ...]
+
+
+def case(work: str, topology: str, mesh: str, batch: str, *more: str) -> Case:
+    """Return a case; `batch` is sequences x tokens of a step."""
+    sequences, tokens = batch.split("x")
+    words = (f"trainer.global_batch_size={sequences}", f"data.sequence_length={tokens}")
+    return Case(
+        f"{work}, {batch}",
+        topology,
+        {"v5e": 16, "v5p": 95}[topology.partition(":")[0]],
+        (*more, f"mesh={mesh}", "preset.dtype=bfloat16", *words),
+    )
+
+
+NINE, LARGE = "preset=gemma2_9b_en", "preset=gemma2_27b_en"
+CASES = {
+    "lora_9b": case("9B, LoRA rank 8", "v5e:2x4", "1x8", "8x1024", NINE),
+    "lora_9b_48": case("9B, LoRA rank 8", "v5e:2x4", "1x8", "48x1024", NINE),
+    "lora_27b_v5e": case("27B, LoRA rank 8", "v5e:4x8", "4x8", "16x4096", LARGE),
+    "lora_27b_v5p": case("27B, LoRA rank 8", "v5p:2x2x2", "1x8", "16x4096", LARGE),
+    "qlora_27b": case(
+        "27B, int4, LoRA rank 8",
+        "v5e:2x4",
+        "1x8",
+        "16x4096",
+        LARGE,
+        "preset.quantize=int4",
+    ),
+    "full_9b": case("9B, all weights", "v5e:8x8", "8x8", "64x2048", NINE, "lora=none"),
+}
+
+
+def measure(chosen: Case) -> dict:
+    """Compile a case in a process of its own; return what it tells.
+
+    Raises:
+        RuntimeError: The process failed; its last words are in the message.
+    """
+    command = [sys.executable, str(CHILD), chosen.topology, *chosen.words]
+    done = subprocess.run(
+        command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{chosen.work}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def row(name: str, result: dict) -> list[str]:
+    """Return a case and its figures as a person reads them."""
+    chosen = CASES[name]
+    place = [chosen.work, f"{chosen.topology}, mesh {result['mesh']}"]
+    took = [
+        f"{result['compile_seconds']:.0f} s",
+        f"{result['processor_seconds']:.0f} s",
+        f"{result['host_peak_bytes'] / 1e9:.1f} GB",
+    ]
+    if "refused" in result:
+        return [*place, "does not fit", "", "", f"{chosen.chip_gib}", *took]
+    figures = [
+        f"{result[key] / GIB:.2f}"
+        for key in ("total_bytes", "argument_bytes", "temporary_bytes")
+    ]
+    return [*place, *figures, f"{chosen.chip_gib}", *took]
+
+
+def report(measured: dict[str, dict]) -> str:
+    """Return the page: a table, then where and how each row was measured."""
+    header = ["Gemma 2", "chips", "GiB a chip", "arguments", "temporary", "has"]
+    header += ["compiled in", "processor", "host memory"]
+    rows = [row(name, measured[name]) for name in CASES if name in measured]
+    table = markdown_table(header, rows, text_columns=(0, 1))
+    commands = [
+        f"- {CASES[name].work}: `{' '.join(CASES[name].words)}`. "
+        + sentence(measured[name]["machine"])
+        + f" JAX {measured[name]['versions']['jax']}, "
+        + f"libtpu {measured[name]['versions']['libtpu']}."
+        for name in CASES
+        if name in measured
+    ]
+    return "\n".join([_INTRODUCTION, table, "", _NOTES, *commands, ""])
+
+
+def main() -> None:
+    """Compile the cases and write `tpu_programs.json` and `tpu_programs.md`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    words = parser.parse_args()
+    file = words.out / "tpu_programs.json"
+    measured = json.loads(file.read_text()) if file.exists() else {}
+    for name in words.only:
+        facts = machine_facts()
+        measured[name] = measure(CASES[name]) | {"machine": facts}
+        file.write_text(json.dumps(measured, indent=2, sort_keys=True) + "\n")
+        (words.out / "tpu_programs.md").write_text(report(measured))
+    print(report(measured))
+
+
+_INTRODUCTION = """# Steps compiled for TPUs that are not here
+
+The step that `python -m trainer` runs, lowered on shapes and compiled by the TPU's own
+compiler (extra `plan`) without a TPU. GiB a chip is what the compiler counts: arguments
+(weights, adapters, optimizer, batch), temporary memory and code. Nothing was run: speed
+is not measured here. `tests/benchmarks/tpu_programs.py` measures again.
+"""
+_NOTES = """KerasHub 0.32's Gemma 2 9B with LoRA, 8 x 1024 on the same eight chips, was
+compiled at 2, 8 and 16 layers: 0.332 GiB a layer, 16.8 GiB a chip for its 42, which do
+not fit. Time is that of the machine as it was, others at work on it included; the
+processor's is the compiler's own.
+"""
+
+
+if __name__ == "__main__":
+    main()
