@@ -30,6 +30,7 @@ TITLES = {
     "generate_keras_hub": "KerasHub `Gemma3CausalLM`",
     "generate_transformers": "transformers `Gemma3ForCausalLM`",
 }
+FLOOR = "read_weights"
 COLUMNS = (
     "new tokens/s, median",
     "range",
@@ -64,7 +65,10 @@ def measure(
 
 
 def report(
-    facts: Mapping[str, Any], workload: GenerationWorkload, measured: Measured
+    facts: Mapping[str, Any],
+    workload: GenerationWorkload,
+    measured: Measured,
+    floor: Mapping[str, Any],
 ) -> str:
     """Return the page that is committed."""
     tokens = workload.tokens_per_step
@@ -75,6 +79,7 @@ def report(
     parts = ["# Generation against peers", sentence(dict(facts)), _setting(workload)]
     parts.append(markdown_table(["subject", *COLUMNS], rows))
     parts.append("\n".join(_compared(measured, tokens)))
+    parts.append(_memory(workload, floor))
     cores = [r.get("other_cores") for rounds in measured.values() for r in rounds]
     known = [busy for busy in cores if busy is not None]
     if known:
@@ -120,6 +125,20 @@ def _compared(measured: Measured, tokens: int) -> list[str]:
     return lines
 
 
+def _memory(w: GenerationWorkload, floor: Mapping[str, Any]) -> str:
+    """Say what reading the weights once a step would leave, were it all."""
+    if "failed" in floor:
+        return ""
+    size, seconds = 4 * w.weight_count, statistics.median(floor["step_seconds"])
+    return (
+        f"A step reads {size / 1e9:.2f} GB of weights. A sum over as many bytes takes "
+        f"{seconds * 1e3:.1f} ms here ({size / seconds / 1e9:.0f} GB/s): without "
+        f"prompts and without arithmetic, memory would allow "
+        f"{w.batch_size / seconds:,.0f} tokens/s. `generation_profile.md` says what "
+        "takes the rest."
+    )
+
+
 def _versions(measured: Measured) -> list[str]:
     return [
         f"- {TITLES[name]}: {rounds[0]['versions']}"
@@ -141,13 +160,14 @@ def main() -> int:
     pythons = {name: str(PEERS_PYTHON) for name in TITLES if name != OURS}
     pythons |= dict(word.split("=", 1) for word in words.python)
     workload, facts = GenerationWorkload(), machine_facts()
+    floor = run_child(FLOOR, workload, python=sys.executable, steps=20, options={})
     measured = measure(
         workload, rounds=words.rounds, steps=words.steps, pythons=pythons
     )
     words.output.mkdir(parents=True, exist_ok=True)
-    page = report(facts, workload, measured)
+    page = report(facts, workload, measured, floor)
     (words.output / "generation.md").write_text(page)
-    raw = {"machine": facts, "measured": measured}
+    raw = {"machine": facts, "measured": measured, "floor": floor}
     (words.output / "generation.json").write_text(json.dumps(raw, indent=1) + "\n")
     print(page)
     return int(any("failed" in run for run in measured[OURS]))

@@ -31,6 +31,13 @@ class GenerationWorkload:
         """New tokens of one call."""
         return self.batch_size * self.new_tokens
 
+    @property
+    def weight_count(self) -> int:
+        """Floats of the table and the kernels, all of which a decoding step reads."""
+        heads = 2 * self.num_query_heads + 2 * self.num_key_value_heads
+        layer = self.hidden_dim * (heads * self.head_dim + 3 * self.ffw_dim)
+        return self.num_layers * layer + self.hidden_dim * self.vocabulary_size
+
     def batches(self) -> Iterator[tuple[Any, int]]:
         """Yield prompts int32 [batch, prompt] and how many tokens to add to each."""
         import numpy as np

@@ -159,12 +159,15 @@ def test_the_page_of_generation_compares_with_each_peer():
         "generate_keras_hub": [result([8.0], peak_bytes=40)],
         "generate_transformers": [{"failed": "why"}],
     }
-    page = generation.report(FACTS, GenerationWorkload(), measured)
+    floor = {"step_seconds": [0.02, 0.01, 0.04]}
+    page = generation.report(FACTS, GenerationWorkload(), measured, floor)
     assert "| 512 | 512 to 512 |" in page  # 8 x 128 new tokens in 2 seconds
     assert "| 4.0 s |" in page
     assert "| did not run: why |" in page
     assert "- against KerasHub `Gemma3CausalLM`: 4.00 times the tokens/s, 0.25" in page
     assert page.count("- against") == 1
+    assert "1.07 GB of weights" in page and "20.0 ms here (54 GB/s)" in page
+    assert "memory would allow 400 tokens/s" in page
 
 
 def test_a_subject_of_generation_counts_what_it_added(monkeypatch):
@@ -182,6 +185,8 @@ def test_a_subject_of_generation_counts_what_it_added(monkeypatch):
     found = child.measure("generate_ours", workload, steps=1, options={})
     assert found["losses"] == [6.0, 6.0]  # 2 x 3 new tokens, the first call and one
     assert len(found["step_seconds"]) == 1
+    read = child.measure("read_weights", workload, steps=1, options={})
+    assert read["losses"][0] == workload.weight_count // 1024 * 1024
 
 
 def test_time_between_two_marks_belongs_to_the_later_one():
