@@ -22,6 +22,7 @@ from trainer.config.distributed_schema import (
 from trainer.config.errors import ConfigError, ConfigErrors
 from trainer.config.launch_checks import launch_problems, local_processes
 from trainer.config.limits import PROJECTIONS, value_problems
+from trainer.config.machine_checks import machine_problems
 from trainer.config.mesh_shape import (
     check_batch,
     check_devices,
@@ -69,7 +70,7 @@ def find_problems(config: RunConfig) -> list[ConfigError]:
         *_mesh_problems(config),
         *_batch_problems(config),
         *_step_problems(config),
-        *_cache_problems(config),
+        *machine_problems(config),
         *_data_problems(config),
         *_lora_problems(config),
         *_quantize_problems(config),
@@ -127,17 +128,6 @@ def _batch_problems(config: RunConfig) -> Iterator[ConfigError]:
             expected=f"a divisor of trainer.global_batch_size ({whole})",
             received=part,
             fix=f"trainer.microbatch_size={math.gcd(whole, part)}",
-        )
-
-
-def _cache_problems(config: RunConfig) -> Iterator[ConfigError]:
-    directory = config.trainer.compilation_cache
-    if "://" in directory:
-        yield ConfigError(
-            key="trainer.compilation_cache",
-            expected="auto, none or a directory of this machine",
-            received=directory,
-            fix="trainer.compilation_cache=auto",
         )
 
 

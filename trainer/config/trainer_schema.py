@@ -38,6 +38,9 @@ class TrainerConfig:
     `train/loss` and evaluation leave it out."""
     sample_prompts: int = 3
     """Held-out prompts that are answered before and after training."""
+    profile: str | None = None
+    """Steps to record, such as `10-15`: a trace and a memory profile of them in
+    `profile/` of the run's directory. null records nothing."""
     compilation_cache: str = "auto"
     """Where compiled programs are kept for the next start: `auto` is the user's cache
     directory, unless JAX_COMPILATION_CACHE_DIR is set; `none`; or a directory."""

@@ -110,6 +110,8 @@ class Bar:
             f"loss {values['train/loss']:.3f}  "
             f"{values['train/tokens_per_second']:,.0f} tokens/s"
         )
+        if "train/mfu" in values:
+            shown += f"  MFU {values['train/mfu']:.0%}"
         self._progress.update(self._task, completed=step, shown=shown)
         is_due = step % self._plain_every == 0 or step in (1, self._total)
         if not self._screen.console.is_terminal and is_due:

@@ -30,6 +30,14 @@ def results_of(
     rates = [m["train/tokens_per_second"] for m in metrics if "train/loss" in m]
     if rates:  # the first, compiling step does not move a median
         results["tokens/s (median)"] = f"{statistics.median(rates):,.0f}"
+    shares = [m["train/mfu"] for m in metrics if "train/mfu" in m]
+    if shares:
+        results["MFU (median)"] = f"{statistics.median(shares):.1%}"
+    peaks = [
+        m["train/memory_peak_bytes"] for m in metrics if "train/memory_peak_bytes" in m
+    ]
+    if peaks:
+        results["memory"] = f"{max(peaks) / 2**30:.2f} GiB"
     results["seconds"] = round(seconds, 1)
     return results
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Generator, Mapping
 
 from trainer.checkpoint import Store
 from trainer.config.ending import BUG, STOPPED_BY_USER
-from trainer.config.errors import ConfigError, DataError, Preempted, RunError
+from trainer.config.errors import Preempted, RunError
+from trainer.config.profile_range import parse_profile
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
 from trainer.data.order import Position
@@ -23,9 +24,12 @@ from trainer.distribution.rows import local_sequences
 from trainer.distribution.stop import SharedStop
 from trainer.model.assemble import initial_arrays, split
 from trainer.model.state import Arrays
+from trainer.tasks.beginning import check_may_begin, check_same_rows
 from trainer.tasks.console import Bar, Screen
 from trainer.tasks.evaluator import Evaluator
+from trainer.tasks.gauge import build_gauge
 from trainer.tasks.introduce import introduce
+from trainer.tasks.profiling import profiled
 from trainer.tasks.program import build_step
 from trainer.tasks.run_adapters import keep_settings, saved_settings
 from trainer.tasks.run_directory import RunDirectory, held
@@ -56,7 +60,7 @@ def run_training(
         screen: Where a person looks.
         finish: Writes what the finished run leaves behind.
     """
-    directory = RunDirectory(config)
+    started, directory = time.perf_counter(), RunDirectory(config)
     with StopRequest(screen.line) as stop:
         finished = from_primary("the directory", lambda: directory.results_of(config))
         if finished and finished["step"] >= config.trainer.num_train_steps:
@@ -70,6 +74,7 @@ def run_training(
         with held(directory):
             allowed = from_primary("the change", lambda: directory.changes(config))
             run = Run(session, data, directory, screen, stop, finish)
+            run.started = started
             from_primary("the configuration", run.write_configuration)
             if allowed:
                 run.tracker.event("changed", {"keys": allowed})
@@ -136,6 +141,7 @@ class Run:
         rules = self.optimizer.rules()
         introduce(self.screen, self.session, self.data, self.directory, rules)
         state, frozen, progress = self._start_or_restore()
+        self.tracker.event("built", {"seconds": time.perf_counter() - self.started})
         if progress.step == 0:
             samples = self.samples.before({**frozen, **state.trainable})
             self._tell(0, samples)
@@ -174,49 +180,28 @@ class Run:
         )
         trainable, frozen = split(arrays, session.model)
         if self.store.latest() is None:
-            self._check_may_begin()
+            check_may_begin(config, self.directory.checkpoints)
             state = TrainState(trainable, self.optimizer.initial_slots())
             return state, frozen, Progress()
         like = shapes_of_state(session.model, self.optimizer)
         state, metadata = restore_state(self.store, None, like)
-        self._check_same_rows(metadata["rows"])
+        check_same_rows(found=self.data.digests["train"], digest=metadata["rows"])
         progress = Progress(**metadata["progress"])
         self.screen.line(f"going on from step {progress.step}")
         self.tracker.event("restored", {"step": progress.step})
         return state, frozen, progress
 
-    def _check_may_begin(self) -> None:
-        """Refuse to begin where the user said that there must be a checkpoint.
-
-        Raises:
-            ConfigError: `resume=must`, and nothing was saved.
-        """
-        if self.config.resume == "must":
-            raise ConfigError(
-                key="resume",
-                expected=f"a checkpoint in {self.directory.checkpoints}",
-                received="resume=must and no checkpoint",
-                fix="resume=auto starts from the beginning",
-            )
-
-    def _check_same_rows(self, digest: str) -> None:
-        """Refuse to go on with rows that changed since the run began.
-
-        Raises:
-            DataError: They did; their order and packs would be others.
-        """
-        found = self.data.digests["train"]
-        if found != digest:
-            raise DataError(
-                key="data",
-                expected=f"the rows that the run began with, sha256 {digest[:16]}",
-                received=f"other rows, sha256 {found[:16]}",
-                fix="restore the file, or use another run.name",
-            )
-
     def _train(self, state: TrainState, frozen: Arrays, progress: Progress) -> Outcome:
         config = self.config
-        step_function = build_step(self.session, self.optimizer)
+        recorder = profiled(
+            build_step(self.session, self.optimizer),
+            parse_profile(
+                config.trainer.profile, num_train_steps=config.trainer.num_train_steps
+            ),
+            done=progress.step,
+            directory=self.directory.path / "profile",
+            say=self.screen.line,
+        )
         rhythm = Rhythm(
             num_train_steps=config.trainer.num_train_steps,
             eval_every_steps=config.trainer.eval_every_steps if self.evaluator else 0,
@@ -225,13 +210,15 @@ class Run:
         )
         steps = rhythm.num_train_steps
         bar = Bar(self.screen, first_step=progress.step, num_train_steps=steps)
-        with bar, contextlib.closing(self._placed_batches(progress)) as batches:
+        batches = self._placed_batches(progress)
+        with bar, contextlib.closing(batches), recorder as step_function:
 
             def log(step: int, values: Mapping[str, float]) -> None:
                 self.tracker.log(step, values)
                 bar.show(step, values)
 
             hooks = Hooks(
+                gauge=build_gauge(self.session),
                 log=log,
                 evaluate=lambda s: self.evaluator({**frozen, **weights_in_use(s)}),
                 save=self._save,

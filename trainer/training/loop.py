@@ -56,16 +56,28 @@ class Rhythm:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StepFacts:
+    """What a step held and how long it took, for numbers that follow from both."""
+
+    tokens: int
+    loss_tokens: int
+    sequence_length: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Hooks:
     """What the loop calls; none of it changes the state.
 
     Attributes:
+        gauge: Returns more named numbers for a step that is logged.
         log: Gets a step and its named numbers.
         evaluate: Returns named numbers for a state.
         save: Keeps a state with its progress and, where it was measured at this step,
             the held-out loss.
     """
 
+    gauge: Callable[[StepFacts], Mapping[str, float]]
     log: Callable[[int, Mapping[str, float]], None]
     evaluate: Callable[[TrainState], Mapping[str, float]]
     save: Callable[[TrainState, Progress, float | None], None]
@@ -98,7 +110,8 @@ def train(
     """
     if progress.step == 0 and rhythm.eval_every_steps:
         _evaluate(0, state, hooks)
-    clock = _Clock(hooks, rhythm)
+    batches = _Timed(batches)
+    clock = _Clock(hooks, rhythm, batches)
     saved_step, upcoming = progress.step, None
     while progress.step < rhythm.num_train_steps and not stop.is_asked():
         batch = upcoming or next(batches)
@@ -140,10 +153,32 @@ def _evaluate(step: int, state: TrainState, hooks: Hooks) -> float | None:
     return values.get("eval/loss")
 
 
+class _Timed:
+    """Batches, and how long the host was busy with getting them."""
+
+    def __init__(self, batches: Iterator[PlacedBatch]) -> None:
+        self._batches, self._seconds = batches, 0.0
+
+    def __iter__(self) -> _Timed:
+        return self
+
+    def __next__(self) -> PlacedBatch:
+        start = time.perf_counter()
+        batch = next(self._batches)
+        self._seconds += time.perf_counter() - start
+        return batch
+
+    def take(self) -> float:
+        """Return the seconds since this was asked the last time."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
 class _Clock:
     """Reads the metrics of a step when the next one runs, and times the gap."""
 
-    def __init__(self, hooks: Hooks, rhythm: Rhythm) -> None:
+    def __init__(self, hooks: Hooks, rhythm: Rhythm, batches: _Timed) -> None:
+        self._batches = batches
         self._hooks = hooks
         self._every = rhythm.log_every_steps
         self._last_step = rhythm.num_train_steps
@@ -153,6 +188,7 @@ class _Clock:
     def resume(self) -> None:
         """Start the time of the next step now, after something else was done."""
         self._since = time.perf_counter()
+        self._batches.take()
 
     def dispatched(
         self, progress: Progress, batch: PlacedBatch, sums: StepSums
@@ -174,6 +210,7 @@ class _Clock:
         minimised = float(sums.minimised_sum) / max(loss_tokens, 1.0)
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
+        waited = self._batches.take()
         norm = float(sums.grad_norm)
         if not all(map(math.isfinite, (loss, minimised, norm))):
             raise NumericsError(
@@ -195,8 +232,21 @@ class _Clock:
                     "train/step_seconds": seconds,
                     "train/rows_per_second": batch.rows / seconds,
                     "train/tokens_per_second": batch.tokens / seconds,
+                    "train/loss_tokens_per_second": loss_tokens / seconds,
                     "train/loss_tokens": loss_tokens,
                     "train/rows_seen": progress.rows_seen,
                     "train/tokens_seen": progress.tokens_seen,
+                    # the device may be at work meanwhile: it waits for no larger share
+                    "train/data_wait_share": min(waited / seconds, 1.0),
+                    **self._hooks.gauge(_facts(batch, loss_tokens, seconds)),
                 },
             )
+
+
+def _facts(batch: PlacedBatch, loss_tokens: float, seconds: float) -> StepFacts:
+    return StepFacts(
+        tokens=batch.tokens,
+        loss_tokens=round(loss_tokens),
+        sequence_length=batch.arrays["token_ids"].shape[-1],
+        seconds=seconds,
+    )

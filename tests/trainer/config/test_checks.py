@@ -55,6 +55,17 @@ CASES = [
     ("trainer.num_train_steps=0", "trainer.num_train_steps", "1 or more", "=250"),
     ("trainer.microbatch_size=3", "trainer.microbatch_size", "a divisor", "=1"),
     (
+        "trainer.profile=ten",
+        "trainer.profile",
+        "steps such as",
+        "trainer.profile=10-15",
+    ),
+    ("trainer.profile=15-10", "trainer.profile", "from 1 to 250", "profile=10-15"),
+    ("trainer.profile=0-3", "trainer.profile", "from 1 to 250", "profile=1-3"),
+    ("trainer.profile=249-400", "trainer.profile", "from 1 to 250", "profile=249-250"),
+    ("trainer.profile=900", "trainer.profile", "from 1 to 250", "profile=250-250"),
+    ("trainer.profile=1-200", "trainer.profile", "at most 100", "profile=1-100"),
+    (
         *("trainer.compilation_cache=gs://b/c", "trainer.compilation_cache"),
         *("of this machine", "trainer.compilation_cache=auto"),
     ),

@@ -39,9 +39,12 @@ class Runs:
         kept = [word for word in base if word.split("=", 1)[0] not in given]
         return [*kept, f"run.root={self.root}", *more]
 
+    def config(self, *more):
+        return compose(self.overrides(*more))
+
     def here(self, *more):
         """Run in this process, on its eight simulated devices."""
-        return run(compose(self.overrides(*more)))
+        return run(self.config(*more))
 
     def start(self, *more):
         """Start a process of its own on one device."""

@@ -10,7 +10,7 @@ from trainer.tasks.console import Bar, Screen
 NUMBERS = {"train/loss": 3.5, "train/tokens_per_second": 125_792.0}
 
 
-def shown(width, *, first_step=0, steps=(), is_terminal=True):
+def shown(width, *, first_step=0, steps=(), is_terminal=True, more=()):
     screen = Screen()
     screen.console = Console(
         file=io.StringIO(),
@@ -22,7 +22,7 @@ def shown(width, *, first_step=0, steps=(), is_terminal=True):
     )
     with Bar(screen, first_step=first_step, num_train_steps=250) as bar:
         for step in steps:
-            bar.show(step, NUMBERS)
+            bar.show(step, NUMBERS | dict(more))
     return screen.console.file.getvalue()
 
 
@@ -33,6 +33,11 @@ def test_the_bar_keeps_its_numbers_whole_in_one_line(width):
     assert bars
     assert all("loss 3.500  125,792 tokens/s" in line for line in bars)
     assert all("…" not in line for line in bars)
+
+
+def test_the_share_of_the_peak_is_shown_where_it_is_known():
+    last = shown(80, steps=[137], more={"train/mfu": 0.517}).replace("\r", "\n")
+    assert "loss 3.500  125,792 tokens/s  MFU 52%" in last
 
 
 def test_the_bar_begins_where_a_run_goes_on():

@@ -12,6 +12,8 @@ from trainer.training.loop import Hooks, PlacedBatch, Progress, Rhythm, train
 from trainer.training.step import StepSums
 from trainer.training.stop import StopRequest
 
+IDS = np.zeros((1, 1, 8), "int32")
+
 
 class Recorder:
     """Writes down what the loop asks for; the state is the number of steps."""
@@ -34,7 +36,7 @@ class Recorder:
         while True:
             place += 1
             self.events.append(f"batch {place}")
-            yield PlacedBatch({}, place, rows=2, tokens=5)
+            yield PlacedBatch({"token_ids": IDS}, place, rows=2, tokens=5)
 
     def log(self, step, values):
         self.events.append(f"log {step}")
@@ -58,6 +60,7 @@ class Recorder:
                 checkpoint_every_steps=save,
             ),
             hooks=Hooks(
+                gauge=lambda step: {"train/length": step.sequence_length},
                 log=self.log,
                 evaluate=self.evaluate,
                 save=lambda state, progress, loss: self.saved.append(
@@ -72,6 +75,17 @@ def test_evaluates_before_between_and_after():
     recorder = Recorder()
     recorder.run()
     assert recorder.evaluated == [0, 2, 4, 5]
+
+
+def test_tells_what_follows_from_a_step_and_its_time():
+    recorder = Recorder()
+    recorder.run()
+    for values in (recorder.logged[step] for step in (1, 5)):
+        seconds = values["train/step_seconds"]
+        assert values["train/tokens_per_second"] * seconds == pytest.approx(5)
+        assert values["train/loss_tokens_per_second"] * seconds == pytest.approx(3)
+        assert 0.0 <= values["train/data_wait_share"] <= 1.0
+        assert values["train/length"] == 8
 
 
 def test_saves_the_state_with_its_position_and_loss():

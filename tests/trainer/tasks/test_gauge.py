@@ -1,0 +1,84 @@
+"""What `metrics.jsonl` says about the devices, and the profile of a few steps."""
+
+import gzip
+import json
+
+import jax
+import pytest
+
+from trainer.distribution.chips import CHIPS
+from trainer.model.flops import StepFlops
+from trainer.tasks.gauge import Gauge, peak_bytes
+from trainer.tasks.program import step_program
+from trainer.tracking import read_events, read_metrics
+from trainer.training.loop import StepFacts
+
+
+@pytest.fixture(scope="module")
+def profiled(runs_below, tmp_path_factory):
+    made = runs_below(tmp_path_factory.mktemp("profiled"))
+    words = ("trainer.profile=2-3", "trainer.num_train_steps=4")
+    assert made.here("run.name=seen", *words, "artifacts.preset=false") == 0
+    return made.root / "seen"
+
+
+def test_every_step_tells_rates_memory_and_operations(profiled):
+    lines = [m for m in read_metrics(profiled) if "train/loss" in m]
+    assert [m["step"] for m in lines] == [1, 2, 3, 4]
+    for m in lines:
+        seconds, tokens = m["train/step_seconds"], m["train/tokens_per_second"]
+        assert 0.0 <= m["train/data_wait_share"] <= 1.0
+        told = m["train/loss_tokens"] / m["train/loss_tokens_per_second"]
+        assert told == pytest.approx(seconds)
+        assert m["train/loss_tokens_per_second"] < tokens
+        assert 10**8 < m["train/memory_peak_bytes"] < 2**40  # of a process with JAX
+        assert "train/mfu" not in m  # a CPU has no peak in the table
+
+
+def test_operations_are_those_of_the_model_and_the_batch(profiled, runs_below):
+    lines = [m for m in read_metrics(profiled) if "train/loss" in m]
+    parts = step_program(runs_below("/").config("run.name=x"), jax.devices()).parts
+    flops = StepFlops(config=parts.model.preset.config, lora=parts.model.lora)
+    for m in lines:
+        seconds = m["train/step_seconds"]
+        want = flops.of(
+            tokens=round(m["train/tokens_per_second"] * seconds),
+            loss_tokens=round(m["train/loss_tokens"]),
+            sequence_length=64,
+        )
+        assert m["train/flops_per_second"] * seconds == pytest.approx(want)
+
+
+def test_mfu_is_the_share_of_the_peak_of_all_chips(runs_below):
+    parts = step_program(runs_below("/").config("run.name=x"), jax.devices()).parts
+    facts = StepFacts(tokens=1000, loss_tokens=100, sequence_length=64, seconds=0.5)
+    numbers = Gauge(parts, CHIPS["v5e"])(facts)
+    want = numbers["train/flops_per_second"] / (8 * 197e12)
+    assert numbers["train/mfu"] == pytest.approx(want)
+
+
+def test_memory_never_shrinks():
+    before = peak_bytes(jax.local_devices())
+    assert peak_bytes(jax.local_devices()) >= before > 10**8
+
+
+def test_a_run_tells_when_it_was_built(profiled):
+    (event,) = read_events(profiled, "built")
+    assert 0.0 < event["seconds"] < 600.0
+
+
+def test_a_profile_holds_the_steps_that_were_asked_for(profiled):
+    (trace,) = (profiled / "profile").rglob("perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    steps = [e["args"]["step_num"] for e in events if e.get("name") == "train"]
+    assert sorted({int(step) for step in steps}) == [2, 3]
+    assert list((profiled / "profile").rglob("*.xplane.pb"))
+    memory = gzip.decompress((profiled / "profile/memory.prof").read_bytes())
+    assert b"jit" in memory or len(memory) > 100
+
+
+def test_a_run_that_is_over_before_the_steps_writes_no_profile(runs):
+    words = ("trainer.profile=2", "trainer.num_train_steps=2", "artifacts.preset=false")
+    assert runs.here("run.name=late", *words[1:]) == 0
+    assert runs.here("run.name=late", *words) == 0
+    assert not (runs.root / "late" / "profile").exists()
