@@ -13,8 +13,13 @@ import math
 from gemma.attention.blocked import LARGEST_BLOCK
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
+from gemma.layout.listing import ITEM_BYTES
 
 FLOAT32 = 4
+LANES = 128
+LARGEST_TILE = 2048  # of the vocabulary: trainer.model.vocabulary_tiles
+FRAGMENTS = 1.33
+"""What a compiler's heap takes for each byte that is live at its fullest."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,11 +80,21 @@ class Work:
         return self.tokens * self._each(self.config.ffw_dim) * self.item_bytes
 
     @property
+    def period(self) -> int:
+        """Layers of a scan step, computed again together."""
+        return len(self.config.attention_pattern)
+
+    @property
+    def between(self) -> int:
+        """Bytes of the hidden states between products, split over `model` too."""
+        model = self.layout.mesh_shape[1]
+        return self.hidden // (model if self.sequence_length % model == 0 else 1)
+
+    @property
     def layer_weights(self) -> int:
         """Bytes of a layer's weights when those split over `batch` are gathered."""
-        batch, model = self.layout.mesh_shape
         count = sum(map(math.prod, self.config.block_shapes().values()))
-        return count * self.item_bytes // model
+        return count * self.item_bytes // self.layout.mesh_shape[1]
 
     def _each(self, dim: int) -> int:
         """Return a dim's part on this device; what does not divide stays whole."""
@@ -88,31 +103,81 @@ class Work:
 
 
 def activation_bytes(work: Work) -> int:
-    """Return what the backward pass keeps, and the most that it works on at a time."""
-    config = work.config
-    period = len(config.attention_pattern)
-    block = 4 * work.hidden + 2 * work.heads + 4 * work.feed_forward + _scores(work)
-    gathered = period * work.layer_weights if work.layout.mesh_shape[0] > 1 else 0
-    return _kept(work, block) + period * block + 2 * gathered + 2 * work.hidden
+    """Return what is kept for the backward pass, and the most it takes beside that.
+
+    Where the loss takes more for a while, only the difference to that counts.
+    """
+    return _kept(work) + max(_backward(work) - loss_bytes(work), 0)
 
 
 def loss_bytes(work: Work) -> int:
-    """Return the bytes of the loss: hidden states, their gradient, and a chunk."""
+    """Return the bytes of the loss: the table, hidden states twice, and a chunk."""
     batch, model = work.layout.mesh_shape
-    chunk = min(work.loss_chunk_tokens // batch, work.tokens)
-    entries = work.config.vocabulary_size // model
-    tile = entries if work.is_full else min(entries, 2048)
-    rows = 2 * work.tokens * work.config.hidden_dim * work.item_bytes
-    return rows + chunk * (2 * tile + 2 * work.config.hidden_dim) * FLOAT32
-
-
-def _kept(work: Work, block: int) -> int:
-    """Return what is kept of each layer until its backward pass."""
     config = work.config
-    steps = math.ceil(config.num_layers / len(config.attention_pattern))
-    if work.remat == "none":
-        return config.num_layers * block
-    return steps * work.hidden
+    tokens = min(work.loss_chunk_tokens, work.tokens)
+    tile = min(config.vocabulary_size // model, LARGEST_TILE)
+    chunk = tokens * (2 * tile + 2 * config.hidden_dim) * FLOAT32
+    return _gathered_table(work) + 3 * work.hidden + chunk
+
+
+def _gathered_table(work: Work) -> int:
+    """Return the bytes of the embedding where its other dim is split over `batch`.
+
+    A TPU stores rows of 128 numbers: parts of other sizes are gathered transposed, and
+    the whole is copied.
+    """
+    batch, model = work.layout.mesh_shape
+    config = work.config
+    if batch == 1:
+        return 0
+    entries = work._each(config.vocabulary_size)
+    copies = 2 if config.hidden_dim // batch % LANES else 1
+    return copies * entries * config.hidden_dim * work.item_bytes
+
+
+def _kept(work: Work) -> int:
+    """Return what is kept of the layers from the forward pass on."""
+    layers, steps = work.config.num_layers, -(-work.config.num_layers // work.period)
+    products = work.heads + 2 * work.feed_forward + 2 * work.between
+    between = work.feed_forward + work.heads + work.hidden + 4 * work.between
+    kept = {
+        "none": layers * (products + between),
+        "everything_saveable": layers * (products + between),
+        "attention": layers * products + steps * work.between,
+        "dots_saveable": layers * (products + _scores(work)) + steps * work.between,
+        "dots_with_no_batch_dims_saveable": layers * products + steps * work.between,
+        "offload": 2 * work.between,
+    }
+    return kept.get(work.remat, steps * work.between)
+
+
+def _backward(work: Work) -> int:
+    """Return the most that the backward pass of a scan step works on at a time.
+
+    Of each layer that is computed again: gate, linear branch and their product, the
+    normalised input of attention, queries, keys, values and the mix. Of the layer that
+    is at work: the gradients of both branches and of the hidden states. Beside it the
+    gradient that arrives, a layer's weights for each that is gathered, and the kernels
+    that the compiler lays out anew for the whole stack.
+    """
+    again = 0 if work.remat in ("none", "everything_saveable") else work.period
+    live = (3 * again + 2) * work.feed_forward + (again + 2) * work.hidden
+    live += 2 * max(again, 1) * work.heads + max(again, 1) * _scores(work)
+    gathered = work.period if work.layout.mesh_shape[0] > 1 else 1
+    live += gathered * work.layer_weights + _laid_out_anew(work)
+    return round(FRAGMENTS * live)
+
+
+def _laid_out_anew(work: Work) -> int:
+    """Return the bytes of the kernels of queries and keys, which a TPU transposes."""
+    if work.is_quantized:
+        return 0
+    names = ("attention/query/kernel", "attention/key/kernel")
+    return sum(
+        row.bytes // row.devices * work.item_bytes // ITEM_BYTES[row.dtype]
+        for row in work.layout.rows
+        if row.path.endswith(names)
+    )
 
 
 def _scores(work: Work) -> int:
