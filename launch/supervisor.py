@@ -38,7 +38,7 @@ class Patience:
     """
 
     leave: float = 45.0
-    save: float = 120.0
+    save: float = 600.0
     backoff: float = 1.0
 
 

@@ -1,4 +1,8 @@
-"""What a launch renders, as text and as data."""
+"""What a launch renders, and recorders on PATH for the tools that it calls."""
+
+import json
+import os
+import sys
 
 import pytest
 
@@ -6,6 +10,7 @@ from launch.start import start
 from launch.targets import render_target
 from trainer.__main__ import compose
 
+RECORDERS = os.path.join(os.path.dirname(__file__), "recorders")
 BUCKET = "run.root=gs://bucket/runs"
 NEEDS = {
     "tpu_vm": [BUCKET],
@@ -36,3 +41,47 @@ def launched():
         return start(compose(words), words)
 
     return run
+
+
+class Tools:
+    """A PATH of recorders, and what they have noted."""
+
+    def __init__(self, place, monkeypatch):
+        self.place, self._monkeypatch = place / "notes", monkeypatch
+        self.place.mkdir()
+        self._folder = place / "tools"
+        self._folder.mkdir()
+        monkeypatch.setenv("PATH", f"{self._folder}:/usr/bin:/bin")
+        monkeypatch.setenv("RECORDER", str(self.place))
+        monkeypatch.chdir(place)
+
+    def put(self, name, recorder="note.py"):
+        tool = self._folder / name
+        call = f'"{sys.executable}" "{RECORDERS}/{recorder}"'
+        named = f" {name}" if recorder == "note.py" else ""
+        tool.write_text(f'#!/bin/sh\nexec {call}{named} "$@"\n')
+        tool.chmod(0o755)
+
+    def slurm(self):
+        self.put("sbatch", "sbatch.py")
+        self.put("srun", "srun.py")
+        self.put("scontrol")
+        return self
+
+    def calls(self, name):
+        file = self.place / f"{name}.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    @property
+    def log(self):
+        (file,) = self.place.glob("*.log")
+        return file.read_text()
+
+    @property
+    def ended(self):
+        return (self.place / "ended").read_text()
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    return Tools(tmp_path, monkeypatch)

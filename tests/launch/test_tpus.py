@@ -10,10 +10,8 @@ import time
 import pytest
 
 from launch.command import job_name
-from tests.launch.conftest import NEEDS
+from tests.launch.conftest import NEEDS, RECORDERS
 from trainer.__main__ import compose
-
-RECORDERS = os.path.join(os.path.dirname(__file__), "recorders")
 
 
 class Cloud:
