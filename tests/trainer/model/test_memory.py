@@ -95,3 +95,30 @@ def test_what_costs_memory_is_estimated_to(grown):
 def test_gemma2_9b_fits_eight_chips_of_v5e():
     plan = plan_of("gemma2_9b_en", microbatch_size=8)
     assert 9_241_705_984 * 2 / 8 < plan.bytes_per_device((1, 8)) < 15.75 * GIB
+
+
+def test_what_is_kept_less_of_needs_less():
+    words = ("none", "attention", "block", "offload")
+    totals = [
+        plan_of("gemma2_9b_en", remat=word).bytes_per_device((1, 8)) for word in words
+    ]
+    assert totals == sorted(totals, reverse=True)
+    assert len(set(totals)) == len(totals)
+
+
+def test_sequences_that_the_model_axis_splits_are_kept_once():
+    split = plan_of("gemma2_9b_en", sequence_length=1024).estimate((1, 8))
+    whole = plan_of("gemma2_9b_en", sequence_length=1020).estimate((1, 8))
+    kept = 21 * 16 * 1020 * 3584 * 2  # inputs of 21 pairs of layers, bfloat16
+    assert whole.activations - split.activations > 0.8 * kept * 7 / 8
+
+
+def test_scores_are_kept_off_the_memory_by_a_kernel_and_in_blocks_elsewhere():
+    found = [
+        plan_of("gemma2_2b_en", attention=path, sequence_length=4096)
+        for path in ("splash", "blocked", "reference")
+    ]
+    totals = [plan.bytes_per_device((8, 1)) for plan in found]
+    assert totals == sorted(totals)
+    scores = 2 * 8 * 4096**2 * 4  # two sequences and eight heads a device, float32
+    assert totals[2] - totals[1] > scores
