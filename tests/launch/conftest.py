@@ -37,7 +37,7 @@ def launched():
     """Do what `python -m trainer` does with a launch, and return the exit code."""
 
     def run(target, *typed):
-        words = [f"launch={target}", *NEEDS[target], *typed]
+        words = [f"launch={target}", *NEEDS.get(target, []), *typed]
         return start(compose(words), words)
 
     return run

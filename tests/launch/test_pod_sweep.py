@@ -98,6 +98,34 @@ def test_a_preempted_trial_is_the_last(pod):
     assert codes[:1] == [0]
 
 
+def test_local_processes_share_a_sweep(tmp_path, launched, monkeypatch, repository):
+    """From the command line on; only the training itself is a recorder."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    codes = str(tmp_path / "codes.json")
+    agent = AGENT.format(python=sys.executable, trials=TRIALS, codes=codes)
+    program = tmp_path / "training.py"
+    program.write_text(TRAINING.format(record=str(tmp_path / "process"), codes={}))
+    python = f'[ "$2" = trainer ] && shift && exec "{sys.executable}" "{program}" "$@"'
+    python = f'#!/bin/sh\n{python}\nexec "{sys.executable}" "$@"\n'
+    for name, text in (("wandb", agent), ("python", python)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    monkeypatch.setattr("launch.start.sys.executable", str(tools / "python"))
+    monkeypatch.chdir(tmp_path)
+    typed = ["launch.processes=3", "launch.sweep=me/gemma/ab12", "seed=7"]
+    assert launched("local", *typed) == 0
+    wanted = [" ".join(["trainer seed=7", *words]) for words in TRIALS]
+    for index in range(3):
+        told = (tmp_path / f"process{index}").read_text().splitlines()
+        assert told == [
+            f"{words} {'no id' if index else f'trial{number}'}"
+            for number, words in enumerate(wanted)
+        ]
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "first"),
     [

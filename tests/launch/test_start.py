@@ -23,3 +23,10 @@ def test_what_would_run_is_shown_and_nothing_is_written(
     assert shown.out.startswith("#!/usr/bin/env bash\n#SBATCH --job-name=gemma2-tiny")
     assert "launch.submit=true would write this and run: sbatch" in shown.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_of_this_machine_are_shown_when_they_are_not_started(launched, capfd):
+    typed = ["launch.processes=4", "launch.submit=false", "generate.prompt='a b'"]
+    assert launched("local", *typed) == 0
+    shown = capfd.readouterr().out
+    assert """-m trainer 'generate.prompt='"'"'a b'"'"''  # as 4 processes""" in shown
