@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -75,6 +76,15 @@ def test_every_preset_is_estimated_on_every_mesh(name):
     assert all(total > 0 for total in totals.values())
     assert totals[16, 16] < totals[1, 1]
     assert totals[16, 1] < totals[1, 1] > totals[1, 16]
+
+
+def test_every_mesh_up_to_256_chips_is_estimated():
+    config = dataclasses.replace(BUILT_IN["gemma3_270m"].config, num_layers=7)
+    plan = plan_of("gemma3_270m", config=config, microbatch_size=720)
+    shapes = [(batch, model) for batch in range(1, 17) for model in range(1, 17)]
+    totals = [plan.bytes_per_device(shape) for shape in shapes]
+    assert max(totals) == totals[0]
+    assert min(totals) > 0
 
 
 @pytest.mark.parametrize(
