@@ -14,6 +14,7 @@ from gemma.attention.blocked import LARGEST_BLOCK
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.layout.listing import ITEM_BYTES
+from gemma.stacked.tree import stacks
 
 FLOAT32 = 4
 LANES = 128
@@ -82,7 +83,7 @@ class Work:
     @property
     def period(self) -> int:
         """Layers of a scan step, computed again together."""
-        return len(self.config.attention_pattern)
+        return max(len(stack.kinds) for stack in stacks(self.config))
 
     @property
     def between(self) -> int:
@@ -137,7 +138,8 @@ def _gathered_table(work: Work) -> int:
 
 def _kept(work: Work) -> int:
     """Return what is kept of the layers from the forward pass on."""
-    layers, steps = work.config.num_layers, -(-work.config.num_layers // work.period)
+    layers = work.config.num_layers
+    steps = sum(len(s.layers) // len(s.kinds) for s in stacks(work.config))
     products = work.heads + 2 * work.feed_forward + 2 * work.between
     between = work.feed_forward + work.heads + work.hidden + 4 * work.between
     kept = {
