@@ -70,7 +70,7 @@ def _show(rendered: Rendered) -> None:
 
 def _submit(config: RunConfig, rendered: Rendered) -> int:
     """Write the files and run the command that starts them, in their folder."""
-    _check_tool(rendered.start[0])
+    _check_tool(rendered.tool)
     _check_secrets(rendered.needs)
     folder = FOLDER / job_name(config)
     folder.mkdir(parents=True, exist_ok=True)

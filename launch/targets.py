@@ -56,11 +56,13 @@ class Rendered:
     Attributes:
         files: Text by name.
         start: What `launch.submit=true` runs.
+        tool: The program that has to be installed for it.
         needs: Secrets that have to be in the environment of that command.
     """
 
     files: dict[str, str]
     start: tuple[str, ...]
+    tool: str
     needs: tuple[str, ...] = ()
 
 
@@ -95,7 +97,7 @@ def _tpu(config: RunConfig, words: Sequence[str]) -> Rendered:
         "environment": _variables(config),
     }
     files = {name: render(name, **values) for name in ("tpu.sh", "worker.sh")}
-    return Rendered(files, ("bash", "tpu.sh", "start"))
+    return Rendered(files, ("bash", "tpu.sh", "start"), "gcloud")
 
 
 def _gke(config: RunConfig, words: Sequence[str]) -> Rendered:
@@ -107,7 +109,7 @@ def _gke(config: RunConfig, words: Sequence[str]) -> Rendered:
         "jobset.yaml": render("jobset.yaml", **values, command=literal),
         "xpk.sh": render("xpk.sh", **values, command=command),
     }
-    return Rendered(files, ("kubectl", "apply", "-f", "jobset.yaml"))
+    return Rendered(files, ("kubectl", "apply", "-f", "jobset.yaml"), "kubectl")
 
 
 def _slurm(config: RunConfig, words: Sequence[str]) -> Rendered:
@@ -118,7 +120,7 @@ def _slurm(config: RunConfig, words: Sequence[str]) -> Rendered:
     files = {"job.sbatch": render("job.sbatch", **values)}
     # the job works in the folder in which the command was typed, not in the file's
     start = ("sbatch", f"--chdir={Path.cwd()}", "job.sbatch")
-    return Rendered(files, start, needs=tuple(config.launch.secrets))
+    return Rendered(files, start, "sbatch", needs=tuple(config.launch.secrets))
 
 
 def _skypilot(config: RunConfig, words: Sequence[str]) -> Rendered:
@@ -140,7 +142,7 @@ def _skypilot(config: RunConfig, words: Sequence[str]) -> Rendered:
     files = {"skypilot.yaml": render("skypilot.yaml", **values)}
     named = [word for name in launch.secrets for word in ("--secret", name)]
     start = ("sky", "jobs", "launch", "--yes", *named, "skypilot.yaml")
-    return Rendered(files, start, needs=tuple(launch.secrets))
+    return Rendered(files, start, "sky", needs=tuple(launch.secrets))
 
 
 def _values(config: RunConfig) -> dict[str, Any]:

@@ -6,7 +6,13 @@ from trainer.config.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("target", "tool"), [("gke", "kubectl"), ("slurm", "sbatch"), ("skypilot", "sky")]
+    ("target", "tool"),
+    [
+        ("tpu_vm", "gcloud"),
+        ("gke", "kubectl"),
+        ("slurm", "sbatch"),
+        ("skypilot", "sky"),
+    ],
 )
 def test_a_missing_tool_is_told(launched, target, tool, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
