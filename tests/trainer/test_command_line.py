@@ -9,6 +9,7 @@ import time
 import pytest
 import yaml
 
+from trainer.config import ending
 from trainer.config.ending import exit_code_of
 from trainer.config.errors import ConfigError, DataError
 from trainer.config.simulated import simulate_devices
@@ -210,3 +211,16 @@ def test_another_number_of_devices_is_refused_once_jax_is_there():
 
     with pytest.raises(ConfigError, match="one number in all jobs"):
         simulate_devices(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [(lambda: 83, 83), (lambda: ending.sys.exit(7), 7), (lambda: ending.sys.exit(), 0)],
+)
+def test_whoever_asked_is_told_the_code_before_the_end(monkeypatch, call, code):
+    told = []
+    monkeypatch.setattr(ending, "_at_the_end", [])
+    ending.when_ending(told.append)
+    with pytest.raises(SystemExit) as caught:
+        ending.end(call, debug=False)
+    assert (told, caught.value.code) == ([code], code)

@@ -85,8 +85,8 @@ def hosts() -> tuple[str, ...]:
 
 
 def patience_seconds() -> float:
-    """Return how long to wait for another process before it counts as stuck."""
-    return _Membership.seconds or _MIN_SECONDS
+    """Return how long to wait for another process: less than makes this one stuck."""
+    return 0.9 * _Membership.seconds or _MIN_SECONDS
 
 
 def is_joined() -> bool:

@@ -7,6 +7,7 @@ import time
 from trainer.config.ending import end
 from trainer.config.errors import DataError
 from trainer.config.schema import DistributedConfig, RunConfig
+from trainer.distribution.exchange import gather
 from trainer.distribution.joining import advance, join, note_end
 
 LIFE_SECONDS = 60
@@ -20,6 +21,8 @@ def live():
         error = DataError(key="data", expected="rows", received="none", fix="some")
         note_end(error)
         raise error
+    if role == "asks":
+        gather("a word", None)
     until = time.monotonic() + LIFE_SECONDS
     while time.monotonic() < until:
         if role != "hangs":

@@ -23,6 +23,7 @@ TOGETHER_SECONDS = 60  # until both have joined, on a busy machine
 class Case:
     victim: int
     role: str = "lives"
+    other: str = "lives"
     signal: int | None = None
 
 
@@ -33,6 +34,7 @@ CASES = {
     "first frozen": Case(victim=0, signal=signal.SIGSTOP),
     "hangs": Case(victim=1, role="hangs"),
     "leaves": Case(victim=1, role="leaves"),
+    "asked": Case(victim=1, other="asks"),
 }
 
 
@@ -80,7 +82,7 @@ def ended(repository, free_port, tmp_path_factory):
 
 
 def start(repository, log, case, index, port):
-    role = case.role if index == case.victim else "lives"
+    role = case.role if index == case.victim else case.other
     keys = {"coordinator": f"127.0.0.1:{port}", "num_processes": 2, **SETTINGS}
     with open(log, "wb") as file:
         process = subprocess.Popen(
@@ -136,3 +138,11 @@ def test_a_process_that_hangs_ends_both_and_says_where(ended):
 def test_stacks_are_dumped(ended, name):
     survivor = 1 - CASES[name].victim
     assert "most recent call first" in ended[name].said[survivor]
+
+
+def test_a_word_that_does_not_come_is_missed_by_name(ended):
+    assert ended["asked"].codes[0] == 6
+    said = ended["asked"].said[0]
+    assert "process 1 on" in said
+    assert "a word on: a word" in said
+    assert "nothing for 7.2 s" in said
