@@ -44,6 +44,7 @@ TITLES = {
     "packed": "this project, packed",
     "trl": "TRL `SFTTrainer` with peft, 8 rows a step",
 }
+OF_THE_COMMAND = ("seconds", "processor_seconds", "other_cores")
 COLUMNS = (
     "rows/s, all steps",
     "rows/s, after the first step",
@@ -117,8 +118,7 @@ def run_ours(subject: str, directory: str, packs: int, more: Sequence[str]) -> d
         "first_rows": steps[0]["train/rows_seen"],
         "rows": ROWS,
         "peak_bytes": finished["peak_bytes"],
-        "seconds": finished["seconds"],
-        "other_cores": finished["other_cores"],
+        **{name: finished[name] for name in OF_THE_COMMAND},
         "loss_before": losses[0]["eval/loss"],
         "content_loss_before": losses[0]["eval/content_loss"],
         "loss": losses[-1]["eval/loss"],
@@ -137,7 +137,7 @@ def run_trl(python: str, directory: str) -> dict[str, Any]:
     if finished["failed"]:
         return {"failed": finished["failed"]}
     result = json.loads(last_line(finished["output"]))
-    kept = {name: finished[name] for name in ("seconds", "other_cores")}
+    kept = {name: finished[name] for name in OF_THE_COMMAND}
     return {**result, "first_rows": SETTINGS["rows_per_step"], **kept}
 
 
@@ -163,6 +163,7 @@ def timed(command: Sequence[str]) -> dict[str, Any]:
         "output": said,
         "failed": last_line(complaint) or f"exit code {code}" if code else "",
         "seconds": seconds,
+        "processor_seconds": used.ru_utime + used.ru_stime,
         "peak_bytes": used.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         "other_cores": others.cores(),
     }
