@@ -108,17 +108,17 @@ def _size(shape: tuple[int, ...]) -> int:
     return count
 
 
-def _loss_trips(program: StepProgram) -> tuple[int, int]:
-    """Return how often the loss's loops run when all positions have loss.
+def _loss_trips(program: StepProgram) -> tuple[int, ...]:
+    """Return how often the loss's outer loop runs when all positions have loss.
 
-    Their ends depend on the batch: of all loops they alone have none in the program.
+    Its end depends on the batch; of all loops the loss's alone have none in the
+    program. Those inside it exchange nothing.
     """
     config, mesh = program.parts.config, program.parts.mesh
-    shards = mesh.devices.shape[0]
-    tokens = config.trainer.forward_size * config.data.sequence_length // shards
+    tokens = config.trainer.forward_size * config.data.sequence_length
     form = loss_form(program.parts.model, config.trainer.loss_chunk_tokens)
-    chunk = form.chunk_size(tokens)
-    return -(-tokens // chunk), -(-chunk // form.piece_size(tokens))
+    shard = tokens // mesh.devices.shape[0]
+    return (-(-shard // form.chunk_size(shard)),)
 
 
 def _compiler(platform: str) -> str:
