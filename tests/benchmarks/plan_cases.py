@@ -111,7 +111,7 @@ def estimated(words: list[str]) -> int:
     from trainer.__main__ import compose
     from trainer.config.topology import planned_topology
     from trainer.tasks.planning.chips import undescribed
-    from trainer.tasks.planning.making import prepare
+    from trainer.tasks.planning.preparing import prepare
 
     config = compose(["task=plan", *words])
     planned = prepare(config, undescribed(planned_topology(config)))

@@ -15,7 +15,8 @@ from trainer.config.schema import RunConfig
 from trainer.config.topology import check_topology, planned_topology
 from trainer.tasks.console import Screen
 from trainer.tasks.planning.chips import target_of
-from trainer.tasks.planning.making import make_plan, prepare
+from trainer.tasks.planning.making import make_plan
+from trainer.tasks.planning.preparing import prepare
 from trainer.tasks.planning.telling import show
 from trainer.tasks.run_adapters import saved_settings
 from trainer.tasks.run_directory import RunDirectory

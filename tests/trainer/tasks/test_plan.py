@@ -2,9 +2,13 @@ import json
 
 import pytest
 
+from gemma.lora import lora_settings
 from trainer.__main__ import compose
 from trainer.config.errors import ConfigError
+from trainer.config.topology import parse_topology
 from trainer.run import run
+from trainer.tasks.planning.chips import undescribed
+from trainer.tasks.planning.preparing import prepare
 from trainer.tasks.run_directory import RunDirectory
 
 KEYS = {
@@ -193,3 +197,14 @@ def test_a_plan_waits_for_no_other_process(planned):
     words += ["distributed.process_index=1", "distributed.initialize_seconds=1"]
     code, _ = planned("preset=gemma2_2b_en", "mesh=1x1", "plan.topology=h100:1", *words)
     assert code == 0
+
+
+def test_adapters_of_checkpoints_need_no_file(tmp_path):
+    gone = tmp_path / "gone.lora.h5"
+    config = compose(["preset=gemma2_tiny_en", f"lora.path={gone}"])
+    target = undescribed(parse_topology("h100:1"))
+    planned = prepare(config, target, saved=lora_settings(4, targets=["key"]))
+    assert planned.config.lora.path is None
+    assert planned.config.lora.targets == ["key"]
+    # 4 layers, 2 heads: A of 2 x 256 x 4 and B of 4 x 64
+    assert planned.memory.estimate((1, 1)).adapters == 4 * 4 * (2 * 256 * 4 + 4 * 64)

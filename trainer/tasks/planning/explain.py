@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from trainer.config.schema import RunConfig
 from trainer.tasks.planning.chips import Target
-from trainer.tasks.planning.making import prepare, search_of
+from trainer.tasks.planning.preparing import prepare, search_of
 from trainer.tasks.planning.telling import by_purpose, size, told
 
 

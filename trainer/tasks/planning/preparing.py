@@ -1,0 +1,124 @@
+"""A configuration with everything that its plan depends on, before it is planned.
+
+Turns a `RunConfig` and chips into a mesh, an estimate and the search around it. It
+refuses to compile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gemma.lora import LoraSettings
+from gemma.presets import Preset
+from trainer.config.mesh_shape import auto_shapes, parse_shape
+from trainer.config.schema import LoraConfig, RunConfig
+from trainer.model.adapters import adapter_settings
+from trainer.model.memory import MemoryPlan
+from trainer.tasks.planning.chips import Target
+from trainer.tasks.planning.memory_plan import memory_plan
+from trainer.tasks.planning.search import Search
+from trainer.tasks.session import open_preset_of, with_dtype
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A configuration with everything filled in that a plan depends on."""
+
+    config: RunConfig
+    preset: Preset
+    lora: LoraSettings | None
+    target: Target
+    memory: MemoryPlan
+    shape: tuple[int, int]
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes that a program may use of a device."""
+        return self.target.bytes_per_device
+
+    def with_step(self, *, microbatch_size: int, sequence_length: int) -> RunConfig:
+        """Return the configuration with another step of one forward, or of two."""
+        forwards = min(self.memory.microbatches, 2)
+        trainer = dataclasses.replace(
+            self.config.trainer,
+            microbatch_size=microbatch_size,
+            global_batch_size=forwards * microbatch_size,
+        )
+        data = dataclasses.replace(self.config.data, sequence_length=sequence_length)
+        return dataclasses.replace(self.config, trainer=trainer, data=data)
+
+
+def prepare(
+    config: RunConfig, target: Target, *, saved: LoraSettings | None = None
+) -> Planned:
+    """Open the preset's facts and choose the mesh; nothing is built.
+
+    Args:
+        config: What would be trained.
+        target: On what.
+        saved: Adapters of a run's checkpoints; their `lora.path` is not read.
+
+    Raises:
+        PresetError: There is no such preset.
+        ConfigError: The adapters are impossible.
+    """
+    preset = open_preset_of(config.preset.name)
+    lora = saved or adapter_settings(config.lora, preset)[0]
+    config = with_dtype(config, target.platform)
+    memory = memory_plan(config, preset.config, lora, platform=target.platform)
+    shape = _shape(config, memory, target)
+    mesh = dataclasses.replace(config.mesh, shape=f"{shape[0]}x{shape[1]}")
+    return Planned(
+        config=dataclasses.replace(config, mesh=mesh, lora=_without_file(config, lora)),
+        preset=preset,
+        lora=lora,
+        target=target,
+        memory=memory,
+        shape=shape,
+    )
+
+
+def search_of(planned: Planned, *, limit: int, work_ratio: float = 1.0) -> Search:
+    """Return the search around a configuration.
+
+    Args:
+        planned: The configuration.
+        limit: Bytes that a program may use of a device.
+        work_ratio: What a compiler needs beside the state, per estimated byte.
+    """
+    return Search(
+        plan=planned.memory,
+        shape=planned.shape,
+        limit=limit,
+        global_batch_size=planned.config.trainer.global_batch_size,
+        slices=planned.config.mesh.slices or 1,
+        work_ratio=work_ratio,
+    )
+
+
+def _without_file(config: RunConfig, lora: LoraSettings | None) -> LoraConfig:
+    """Return `lora.*` with what its file says in place of the file."""
+    if lora is None:
+        return config.lora
+    return dataclasses.replace(
+        config.lora,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        targets=list(lora.targets),
+        factorisation=lora.factorisation,
+        path=None,
+    )
+
+
+def _shape(config: RunConfig, memory: MemoryPlan, target: Target) -> tuple[int, int]:
+    """Return the mesh asked for; `auto` takes the first that fits, or the smallest."""
+    if config.mesh.shape != "auto":
+        return parse_shape(config.mesh.shape)
+    slices = config.mesh.slices or 1
+    shapes = [s for s in auto_shapes(target.num_devices) if s[0] % slices == 0]
+    shapes = [s for s in shapes if memory.microbatch_size % s[0] == 0] or shapes[-1:]
+    limit = target.bytes_per_device
+    fitting = (
+        s for s in shapes if limit is None or memory.bytes_per_device(s) <= limit
+    )
+    return next(fitting, min(shapes, key=memory.bytes_per_device))
