@@ -27,9 +27,9 @@ from trainer.model.vocabulary_tiles import (
     take,
 )
 
-CPU_PIECE = 128
-"""Positions whose logits a CPU computes at a time: their tile stays in its cache, and
-on average half of them are computed for nothing."""
+CPU_PIECES = (512, 64)
+"""Positions whose logits a CPU computes at a time: products of 512 are the fastest, and
+of 64 only half are computed for nothing on average."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,29 +40,25 @@ class LossForm:
         soft_cap: Bound of the logits; None leaves them.
         shards: Parts in which the batch dim lies on devices; chunks are formed in each.
         chunk_tokens: Positions of a part for which a frozen table is read once.
-        piece_tokens: Positions of a part whose logits exist at a time, for one tile of
-            the vocabulary; None: a whole chunk's.
         table_shards: Parts in which the vocabulary lies on devices.
+        piece_tokens: Positions of a part whose logits exist at a time, for one tile of
+            the vocabulary, largest first; none: a whole chunk's.
     """
 
     soft_cap: float | None
     shards: int
     chunk_tokens: int
     table_shards: int
-    piece_tokens: int | None = None
+    piece_tokens: tuple[int, ...] = ()
 
-    def pieces(self, tokens: int, counted: jax.Array | int) -> Pieces:
-        """Return the pieces of so many positions of a shard, of which some count."""
-        size = self.piece_size(tokens)
-        return Pieces(size, jnp.clip(-(-counted // size), 0, -(-tokens // size)))
-
-    def piece_size(self, tokens: int) -> int:
-        """Return the positions of a piece where a shard has so many."""
-        return max(1, min(self.piece_tokens or self.chunk_tokens, tokens))
+    def piece_sizes(self, tokens: int) -> tuple[int, ...]:
+        """Return the sizes of pieces where a shard has so many positions."""
+        largest = min(self.chunk_tokens, tokens)
+        return tuple(n for n in self.piece_tokens if n < largest) or (largest,)
 
     def chunk_size(self, tokens: int) -> int:
-        """Return the positions of a chunk, whole pieces."""
-        piece = self.piece_size(tokens)
+        """Return the positions of a chunk, whole pieces of the smallest size."""
+        piece = self.piece_sizes(tokens)[-1]
         return -(-min(self.chunk_tokens, tokens) // piece) * piece
 
 
@@ -117,7 +113,7 @@ def token_losses(
 
     def body(i: int, losses: jax.Array) -> jax.Array:
         part = functools.partial(take, start=i * chunk, size=chunk)
-        pieces = form.pieces(chunk, order.counted - i * chunk)
+        pieces = Pieces(form.piece_sizes(order.tokens), order.counted - i * chunk)
         sums = _sums(part(h), table, form, pieces, with_gradient=False)
         picked, _, _ = _label_logits(part(h), table, part(targets), form.soft_cap)
         loss = jnp.where(part(mask), sums.normaliser - picked, 0.0)
@@ -194,7 +190,7 @@ def _of_frozen(
     def body(i: int, carry: tuple) -> tuple:
         minimised, plain, d_h = carry
         part = functools.partial(take, start=i * chunk, size=chunk)
-        pieces = form.pieces(chunk, order.counted - i * chunk)
+        pieces = Pieces(form.piece_sizes(order.tokens), order.counted - i * chunk)
         losses, d_part = _chunk(
             part(h), table, part(targets), part(mask), form, terms, pieces
         )
@@ -243,8 +239,9 @@ def _of_trained(
     terms: LossTerms,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
     """Run all positions that carry loss against each tile of the table."""
-    piece = form.piece_size(order.tokens)
-    h, targets, mask = (order.arrange(x, piece) for x in (hidden, labels, loss_mask))
+    sizes = form.piece_sizes(order.tokens)
+    given = (hidden, labels, loss_mask)
+    h, targets, mask = (order.arrange(x, sizes[-1]) for x in given)
     found = losses_and_gradients(
         h,
         table,
@@ -253,7 +250,7 @@ def _of_trained(
         terms=terms,
         soft_cap=form.soft_cap,
         table_shards=form.table_shards,
-        pieces=form.pieces(h.shape[1], order.counted),
+        pieces=Pieces(sizes, order.counted),
     )
     return (found.minimised.sum(), found.plain.sum()), found.d_hidden, found.d_table
 

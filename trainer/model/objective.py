@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from trainer.model.assemble import Model
 from trainer.model.loss import (
-    CPU_PIECE,
+    CPU_PIECES,
     LossForm,
     LossSums,
     summed_loss,
@@ -124,7 +124,7 @@ def loss_form(model: Model, chunk_tokens: int) -> LossForm:
         soft_cap=model.stacked.config.final_logit_soft_cap,
         shards=devices.shape[0],
         chunk_tokens=chunk_tokens,
-        piece_tokens=CPU_PIECE if devices.flat[0].platform == "cpu" else None,
+        piece_tokens=CPU_PIECES if devices.flat[0].platform == "cpu" else (),
         table_shards=_table_shards(model),
     )
 

@@ -127,14 +127,14 @@ def _part_gradients(
         first, rows = xs
         tile = rows.astype(given.hidden.dtype)
 
-        def add_piece(at: jax.Array | int, carry: tuple) -> tuple:
+        def add_piece(at: jax.Array | int, size: int, carry: tuple) -> tuple:
             found, d_tile = carry
-            piece = jax.tree.map(lambda x: take(x, at, pieces.size), given)
+            piece = jax.tree.map(lambda x: take(x, at, size), given)
             picked, slopes = _picked_and_slopes(piece, first, tile, terms, soft_cap)
             pull = jnp.einsum(
                 "stv,vd->std", slopes, tile, preferred_element_type="float32"
             )
-            before = jax.tree.map(lambda x: take(x, at, pieces.size), found)
+            before = jax.tree.map(lambda x: take(x, at, size), found)
             after = jax.tree.map(jnp.add, before, _Found(picked, pull))
             d_tile += _rows_pulled(slopes, piece.hidden)
             return jax.tree.map(lambda x, p: put(x, p, at), found, after), d_tile

@@ -26,10 +26,16 @@ Carry = TypeVar("Carry")
 
 
 class Pieces(NamedTuple):
-    """Which positions count: the first `count` pieces of `size` in every shard."""
+    """Which positions count, and how many of them meet a tile at a time.
 
-    size: int
-    count: jax.Array | int
+    Attributes:
+        sizes: Largest first: as many pieces of each as fit what the ones before left,
+            and of the last one more. It divides the others and a shard's positions.
+        counted: Positions that count, the first ones of every shard.
+    """
+
+    sizes: tuple[int, ...]
+    counted: jax.Array | int
 
 
 class Sums(NamedTuple):
@@ -102,22 +108,33 @@ def split_tiles(table: Table, table_shards: int) -> Table:
 def for_each_piece(
     pieces: Pieces,
     tokens: int,
-    body: Callable[[jax.Array | int, Carry], Carry],
+    body: Callable[[jax.Array | int, int, Carry], Carry],
     carry: Carry,
 ) -> Carry:
-    """Run `body` from the first position of every piece that counts.
+    """Run `body` on every piece that counts.
 
     Args:
         pieces: Which count; a piece that is all there is always does.
         tokens: Positions of a shard.
-        body: (first position, carry) -> carry.
+        body: (first position, size, carry) -> carry.
         carry: What the first run gets.
     """
-    if pieces.size == tokens:
-        return body(0, carry)
-    return jax.lax.fori_loop(
-        0, pieces.count, lambda i, carry: body(i * pieces.size, carry), carry
-    )
+    if pieces.sizes == (tokens,):
+        return body(0, tokens, carry)
+    counted = jnp.clip(pieces.counted, 0, tokens)
+    done = jnp.zeros((), counted.dtype)
+    for size in pieces.sizes:
+        left = counted - done
+        count = left // size if size > pieces.sizes[-1] else -(-left // size)
+
+        def run(
+            i: int, carry: Carry, first: jax.Array = done, size: int = size
+        ) -> Carry:
+            return body(first + i * size, size, carry)
+
+        carry = jax.lax.fori_loop(0, count, run, carry)
+        done += count * size
+    return carry
 
 
 def take(x: jax.Array, start: jax.Array | int, size: int) -> jax.Array:
@@ -181,9 +198,9 @@ def _part_sums(
     def add_tile(i: int, running: _Running) -> _Running:
         tile = tiles[i].astype(hidden.dtype)
 
-        def add_piece(at: jax.Array | int, running: _Running) -> _Running:
-            before = jax.tree.map(lambda x: take(x, at, pieces.size), running)
-            after = _add(take(hidden, at, pieces.size), tile, soft_cap, before)
+        def add_piece(at: jax.Array | int, size: int, running: _Running) -> _Running:
+            before = jax.tree.map(lambda x: take(x, at, size), running)
+            after = _add(take(hidden, at, size), tile, soft_cap, before)
             return jax.tree.map(lambda x, part: put(x, part, at), running, after)
 
         return for_each_piece(pieces, hidden.shape[1], add_piece, running)

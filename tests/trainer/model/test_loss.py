@@ -16,8 +16,8 @@ from trainer.model.loss_terms import LossTerms
 VOCABULARY, DIM = 37, 8
 PLAIN = {}
 BOTH = {"z_loss": 0.01, "label_smoothing": 0.1}
-ONE = {"chunk_tokens": 10, "piece_tokens": 4}
-SPREAD = {"shards": 2, "chunk_tokens": 6, "piece_tokens": 3, "table_shards": 37}
+ONE = {"chunk_tokens": 10, "piece_tokens": (4, 2)}
+SPREAD = {"shards": 2, "chunk_tokens": 6, "piece_tokens": (3,), "table_shards": 37}
 RELATIVE = 2e-6  # float32 sums in another order
 
 
