@@ -89,18 +89,19 @@ class Attention:
     def _path(
         self, query: jax.Array, sight: Sight, soft_cap: float | None
     ) -> tuple[Path, Sight]:
-        has_segments = sight.segments is not None
-        if self.one_row_each and sight.key_segments is None:
-            has_segments = False
+        is_padded = sight.key_segments is not None  # prompts, on their left
+        has_segments = sight.segments is not None and not self.one_row_each
         facts = Facts(
             head_dim=query.shape[3],
             soft_cap=soft_cap,
             dtype=str(query.dtype),
-            has_segments=has_segments,
+            has_segments=has_segments or is_padded,
             length=query.shape[1],
         )
         target = Target("tpu") if self.interpret else self.target
-        name = choose(self.choice, target, facts)
+        # who chooses cuDNN for training means no prompts, which it cannot express
+        choice = "auto" if self.choice == "cudnn" and is_padded else self.choice
+        name = choose(choice, target, facts)
         if name == "cudnn":
             sight = Sight(sight.window)
         return functools.partial(self._function(name), soft_cap=soft_cap), sight

@@ -152,9 +152,9 @@ def attention_here() -> Attention:
     Under a Keras distribution XLA splits the program by itself, and it can split no
     kernel.
     """
-    if keras.distribution.distribution() is not None:
-        return Attention(choice="blocked")
-    return Attention(target=Target(jax.default_backend()))
+    is_split = keras.distribution.distribution() is not None
+    target = Target(jax.default_backend())
+    return Attention(choice="blocked" if is_split else "auto", target=target)
 
 
 def write_token(kept: jax.Array, token: jax.Array, place: jax.Array) -> jax.Array:

@@ -1,9 +1,15 @@
 """Which path is taken where, and what is said where none can be."""
 
+import functools
+
+import jax
+import jax.export
 import jax.numpy as jnp
 import pytest
 
 from gemma.attention import Attention, Facts, Target, Unfit, choose, see
+from gemma.attention.blocked import attend_blocked
+from gemma.attention.cudnn import attend_cudnn
 
 CPU, TPU = Target("cpu"), Target("tpu")
 GPU, HOPPER = Target("gpu"), Target("gpu", largest_fused_head_dim=256)
@@ -69,11 +75,41 @@ def test_attention_refuses_when_it_is_called():
         Attention(choice="splash")(x, x, x, see(), soft_cap=None)
 
 
-def test_segments_are_left_out_for_a_kernel_where_each_sequence_has_one_row():
+def chosen(attend, sight):
+    """Return the function that would run, and what it is told to see."""
     x = jnp.zeros((1, 256, 1, 64), "bfloat16")
+    path, seen = attend._path(x, sight, None)
+    while isinstance(path, functools.partial):
+        path = path.func
+    return path, seen
+
+
+def test_segments_are_left_out_for_a_kernel_where_each_sequence_has_one_row():
     sight = see(segment_ids=jnp.zeros((1, 256), "int32"))
-    attend = Attention(choice="cudnn", target=GPU, one_row_each=True)
-    _, left = attend._path(x, sight, None)
-    assert left == see()
-    with pytest.raises(Unfit, match="keeps no rows"):
-        attend._path(x, see(padding_mask=jnp.ones((1, 256))), None)
+    for choice in ("cudnn", "auto"):
+        attend = Attention(choice=choice, target=GPU, one_row_each=True)
+        assert chosen(attend, sight) == (attend_cudnn, see())
+
+
+def test_prompts_with_padding_are_attended_to_under_every_choice():
+    padded = see(padding_mask=jnp.ones((1, 256)))
+    for choice in ("cudnn", "auto"):
+        attend = Attention(choice=choice, target=GPU, one_row_each=True)
+        assert chosen(attend, padded) == (attend_blocked, padded)
+
+
+def test_what_auto_takes_for_packed_rows_on_a_gpu_lowers_for_cuda():
+    """The program is plain StableHLO: nothing of it is bound to this machine."""
+    attend = Attention(target=HOPPER)
+
+    def gradient(x, segments):
+        def loss(x):
+            return attend(x, x, x, see(512, segments), soft_cap=50.0).sum()
+
+        return jax.grad(loss)(x)
+
+    x = jax.ShapeDtypeStruct((2, 1024, 2, 64), "bfloat16")
+    segments = jax.ShapeDtypeStruct((2, 1024), "int32")
+    exported = jax.export.export(jax.jit(gradient), platforms=["cuda"])(x, segments)
+    assert exported.platforms == ("cuda",)
+    assert "stablehlo.custom_call" not in exported.mlir_module()

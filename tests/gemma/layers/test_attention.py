@@ -1,10 +1,12 @@
 """Attention against a reference in NumPy: grouped heads, scale, window, cap."""
 
+import keras
 import numpy as np
 import pytest
 
+from gemma.attention import Attention, Target
 from gemma.config import GemmaConfig
-from gemma.layers.attention import CachedGemmaAttention
+from gemma.layers.attention import CachedGemmaAttention, attention_here
 
 SAME = 1e-5  # float32 against float64
 
@@ -84,3 +86,13 @@ def test_the_scale_of_the_query_shows(attention, x):
     layer = attention(query_head_dim_normalize=False, num_query_heads=2)
     wrong = reference(layer, x, width=8)
     assert np.abs(attend(layer, x) - wrong).max() > 0.01
+
+
+def test_a_layer_alone_attends_as_suits_its_device():
+    assert attention_here() == Attention(choice="auto", target=Target("cpu"))
+
+
+def test_under_a_keras_distribution_xla_splits_and_no_kernel_runs():
+    mesh = keras.distribution.DeviceMesh((8,), ("batch",))
+    with keras.distribution.DataParallel(mesh).scope():
+        assert attention_here().choice == "blocked"
