@@ -41,7 +41,7 @@ def attend_blocked(
     soft_cap: float | None,
     largest_block: int = LARGEST_BLOCK,
 ) -> jax.Array:
-    """Attend as `gemma.attention.attend`.
+    """Attend as `gemma.attention.Attention`.
 
     Args:
         query: As there.

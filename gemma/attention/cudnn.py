@@ -24,7 +24,7 @@ def attend_cudnn(
     soft_cap: float | None,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> jax.Array:
-    """Attend as `gemma.attention.attend`.
+    """Attend as `gemma.attention.Attention`.
 
     Args:
         query: As there, in bfloat16 or float16.

@@ -21,7 +21,7 @@ def attend_reference(
     *,
     soft_cap: float | None,
 ) -> jax.Array:
-    """Attend as `gemma.attention.attend`."""
+    """Attend as `gemma.attention.Attention`."""
     groups, length = query.shape[2] // key.shape[2], query.shape[1]
     key, value = (jnp.repeat(x, groups, axis=2) for x in (key, value))
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type="float32")

@@ -29,7 +29,7 @@ def attend_splash(
     soft_cap: float | None,
     interpret: bool = False,
 ) -> jax.Array:
-    """Attend as `gemma.attention.attend`.
+    """Attend as `gemma.attention.Attention`.
 
     Args:
         query: As there.

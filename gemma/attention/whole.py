@@ -35,7 +35,7 @@ def attend_whole(
     *,
     soft_cap: float | None,
 ) -> jax.Array:
-    """Attend as `gemma.attention.attend`."""
+    """Attend as `gemma.attention.Attention`."""
     window, *segments = sight
     return _attend(query, key, value, segments, window, soft_cap)
 
