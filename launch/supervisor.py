@@ -60,9 +60,10 @@ def supervise(
         commands: What to start, a command a process, for each attempt from 0.
         max_restarts: Further attempts at most.
         patience: How long to wait for processes that have to go.
-        environment: Variables that they get besides ours.
+        environment: Variables that they get besides ours; lines of Python's come at
+            once in any case.
     """
-    variables = {**os.environ, **(environment or {})}
+    variables = {"PYTHONUNBUFFERED": "1", **os.environ, **(environment or {})}
     patience = patience or Patience()
     with _Signals() as signals:
         attempt = 0

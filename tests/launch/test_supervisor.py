@@ -109,6 +109,13 @@ def test_lines_say_which_process_wrote_them(capfd):
     assert "[0] e" in output.err
 
 
+def test_lines_come_when_they_are_written(repository):
+    process = supervised(repository, "import time; print('ready 1'); time.sleep(60)")
+    assert ready(process, 1) == [1]
+    process.terminate()
+    process.communicate(timeout=20)
+
+
 def test_one_process_alone_writes_as_if_it_were_not_supervised(capfd):
     assert run("print('plain')") == 0
     assert capfd.readouterr().out == "plain\n"
