@@ -31,7 +31,7 @@ class DeviceBytes:
         adapters: Their factors.
         optimizer: Slots and averages.
         gradients: Of what is trained.
-        activations: What the backward pass needs, and room to work in.
+        activations: What the backward pass needs, and room to work in; the program.
         loss: Hidden states, tiles of logits and sums.
     """
 
@@ -69,6 +69,7 @@ class MemoryPlan:
         attention: Path that computes attention.
         loss_chunk_tokens: `trainer.loss_chunk_tokens`.
         slot_bytes: Asks the optimizer.
+        program_bytes: Of the program itself, where it lies in the device's memory.
     """
 
     config: GemmaConfig
@@ -82,6 +83,7 @@ class MemoryPlan:
     attention: str
     loss_chunk_tokens: int
     slot_bytes: SlotBytes
+    program_bytes: int = 0
 
     @property
     def is_full(self) -> bool:
@@ -117,7 +119,7 @@ class MemoryPlan:
             adapters=adapters,
             optimizer=self.slot_bytes(layout),
             gradients=trained * copies,
-            activations=activation_bytes(work),
+            activations=activation_bytes(work) + self.program_bytes,
             loss=loss_bytes(work),
         )
 

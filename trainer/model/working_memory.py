@@ -167,7 +167,25 @@ def _backward(work: Work) -> int:
     live += 2 * max(again, 1) * work.heads + max(again, 1) * _scores(work)
     gathered = work.period if work.layout.mesh_shape[0] > 1 else 1
     live += gathered * work.layer_weights + _laid_out_anew(work)
+    if work.is_full:
+        return round(FRAGMENTS * live) + _training_weights(work)
     return round(FRAGMENTS * live)
+
+
+def _training_weights(work: Work) -> int:
+    """Return what training all weights takes beside their gradients.
+
+    The layers' weights in the dtype of computation, for the whole stack; the gradient
+    of the table before it is split over `batch`; and the fragments of all gradients.
+    """
+    batch, _ = work.layout.mesh_shape
+    rows = work.layout.rows
+    trained = sum(row.bytes_per_device for row in rows)
+    table = next(row for row in rows if row.path.startswith("token_embedding"))
+    cast = (trained - table.bytes_per_device) * work.item_bytes // FLOAT32
+    live = cast if work.item_bytes < FLOAT32 else 0
+    live += (batch - 1) * table.bytes_per_device if "batch" in table.spec else 0
+    return round(FRAGMENTS * live + (FRAGMENTS - 1) * trained)
 
 
 def _laid_out_anew(work: Work) -> int:

@@ -15,6 +15,8 @@ from trainer.model.attention import attention_path
 from trainer.model.memory import MemoryPlan
 from trainer.tasks.planning.slots import slot_bytes, trained_arrays
 
+_PROGRAM_BYTES = 20_000_000  # of libtpu 0.0.42: 29 MB for one layer, 50 to 72 for two
+
 
 def memory_plan(
     config: RunConfig,
@@ -59,6 +61,7 @@ def memory_plan(
         attention=_attention(config, dimensions, platform),
         loss_chunk_tokens=trainer.loss_chunk_tokens,
         slot_bytes=slots,
+        program_bytes=_program_bytes(dimensions, platform),
     )
 
 
@@ -73,3 +76,10 @@ def _attention(config: RunConfig, dimensions: GemmaConfig, platform: str) -> str
         is_packed=config.data.pack,
         length=config.data.sequence_length,
     )
+
+
+def _program_bytes(dimensions: GemmaConfig, platform: str) -> int:
+    """Return the bytes of a TPU's program: each layer of a scan step is in it."""
+    if platform != "tpu":
+        return 0
+    return (1 + len(dimensions.attention_pattern)) * _PROGRAM_BYTES
