@@ -39,6 +39,7 @@ CASES = {
     "lora_2b_512": "gemma2_2b_en v5e:2x4 2x4 32x512 lora.targets=['*'] lora.rank=32",
     "lora_2b_accumulated": "gemma2_2b_en v5e:2x2 4x1 8x2048 "
     "trainer.global_batch_size=32",
+    "lora_2b_attention": "gemma2_2b_en v5e:2x4 2x4 16x1024 trainer.remat=attention",
     "full_2b": "gemma2_2b_en v5e:2x4 2x4 8x1024 lora=none",
     "full_2b_adafactor": "gemma2_2b_en v5p:2x2x1 4x1 16x1024 lora=none "
     "optimizer=adafactor",
