@@ -30,7 +30,6 @@ from trainer.artifacts.weights import (
 from trainer.checkpoint.shared import check_shared
 from trainer.config.errors import (
     ConfigError,
-    MemoryPlanError,
     PeerLostError,
     RunError,
     StorageError,
@@ -50,6 +49,7 @@ from trainer.tasks.console import Screen
 from trainer.tasks.evaluate import run_evaluation
 from trainer.tasks.export import run_export
 from trainer.tasks.generate import run_generation
+from trainer.tasks.out_of_memory import is_out_of_memory, out_of_memory
 from trainer.tasks.plan import run_plan
 from trainer.tasks.results import environment_facts, results_of
 from trainer.tasks.session import preset_error
@@ -78,7 +78,7 @@ def run(config: RunConfig, words: Sequence[str] = ()) -> int:
             fix="task=train",
         )
     try:
-        with _explained():
+        with _explained(config):
             keep_compiled_programs(config.trainer.compilation_cache, _warn)
             if config.task != "plan":  # it looks ahead, alone, and leaves nothing
                 join(config, shared_facts(config))
@@ -218,24 +218,18 @@ def _warn(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _explained(config: RunConfig) -> Iterator[None]:
     """Say errors that know no keys in the words of the configuration."""
     try:
         yield
     except PresetFileError as error:
         raise preset_error(error) from error
-    except jax.errors.JaxRuntimeError as error:
-        if not str(error).startswith("RESOURCE_EXHAUSTED"):
-            if is_joined():
-                raise _peer_lost(error) from error
-            raise
-        raise MemoryPlanError(
-            key="trainer.microbatch_size",
-            expected="a step that fits the memory of a device",
-            received=str(error).splitlines()[0],
-            fix="a smaller trainer.microbatch_size or data.sequence_length, "
-            "trainer.remat=block, or a mesh with a larger second number",
-        ) from error
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error, config) from error
+        if is_joined():
+            raise _peer_lost(error) from error
+        raise
     except OSError as error:
         raise StorageError(
             key=str(error.filename or "run.root"),
