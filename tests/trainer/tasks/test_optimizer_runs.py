@@ -1,4 +1,4 @@
-"""Runs with an average of the weights, and what a run tells of its optimizer."""
+"""Runs with averages and with terms beside the loss, and what a run tells of them."""
 
 import re
 
@@ -46,6 +46,16 @@ def test_a_run_and_its_adapter_hold_the_averages(trained, capsys):
         trained, capsys, f"lora.path={adapter}", f"run.root={trained.root}/none"
     )
     assert by_file == pytest.approx(loss, abs=PRINTED)
+
+
+def test_terms_beside_the_loss_are_told_apart_from_it(trained):
+    words = ("run.name=terms", "trainer.z_loss=0.001", "trainer.label_smoothing=0.1")
+    assert trained.here(*SETTINGS, "trainer.num_train_steps=4", *words) == 0
+    first = next(m for m in trained.metrics("terms") if "train/loss" in m)
+    assert first["train/loss"] == trained.losses("plain")[1]
+    assert first["train/minimised_loss"] > first["train/loss"]
+    assert trained.losses("terms")[4] != trained.losses("plain")[4]
+    assert trained.evaluations("terms")[0] == trained.evaluations("plain")[0]
 
 
 def test_averages_go_on_where_they_were(trained):
