@@ -27,7 +27,7 @@ class Target(NamedTuple):
     """What a program is compiled for.
 
     Attributes:
-        platform: `cpu`, `gpu` or `tpu`.
+        platform: `cpu`, `gpu` for NVIDIA's, `tpu`, or what has no kernel here.
         largest_fused_head_dim: Of cuDNN's kernels: 256 from Hopper on, else 128.
     """
 
@@ -38,8 +38,12 @@ class Target(NamedTuple):
     def of_mesh(cls, mesh: Mesh) -> Target:
         """Return the target that the devices of a mesh are."""
         device = mesh.devices.flat[0]
-        capability = float(getattr(device, "compute_capability", 0))
-        return cls(device.platform, 256 if capability >= 9.0 else 128)
+        if device.platform != "gpu":
+            return cls(device.platform)
+        major = str(device.compute_capability).split(".")[0]  # AMD's: gfx942
+        if not major.isdigit():
+            return cls("rocm")
+        return cls("gpu", 256 if int(major) >= 9 else 128)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Attention on eight simulated devices equals the reference on one."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -41,3 +43,18 @@ def test_a_mesh_says_what_a_program_is_for():
     assert Target.of_mesh(mesh(1, 1)) == Target("cpu")
     assert Attention.on_mesh(mesh(1, 1)).mesh is None
     assert Attention.on_mesh(mesh(1, 2)).mesh is not None
+
+
+@pytest.mark.parametrize(
+    ("capability", "target"),
+    [
+        ("8.9", Target("gpu", 128)),
+        ("9.0", Target("gpu", 256)),
+        ("10.0", Target("gpu", 256)),
+        ("gfx942", Target("rocm")),
+    ],
+)
+def test_a_gpus_generation_says_which_heads_cudnn_takes(capability, target):
+    """A stand-in for JAX's device: no GPU is here."""
+    device = SimpleNamespace(platform="gpu", compute_capability=capability)
+    assert Target.of_mesh(SimpleNamespace(devices=np.array([[device]]))) == target
