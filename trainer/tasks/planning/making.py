@@ -66,19 +66,19 @@ def _compile(planned: Planned, config: RunConfig) -> Compilation | None:
 def _measured(estimate: DeviceBytes, compilation: Compilation | None) -> DeviceBytes:
     """Return the parts of what the compiler needs.
 
-    State is known to the byte. Of the rest the compiler tells the sum alone: gradients
-    and loss are the estimate's, activations what is left.
+    State is known to the byte. Of the rest the compiler tells the sum alone: the
+    gradients are the estimate's, and activations and loss share what is left as they
+    do there.
     """
     if compilation is None or compilation.total is None:
         return estimate
     work = max(compilation.total - estimate.state, 0)
     gradients = min(estimate.gradients, work)
-    loss = min(estimate.loss, work - gradients)
+    rest = work - gradients
+    share = estimate.loss / max(estimate.loss + estimate.activations, 1)
+    loss = round(rest * share)
     return dataclasses.replace(
-        estimate,
-        gradients=gradients,
-        loss=loss,
-        activations=work - gradients - loss,
+        estimate, gradients=gradients, loss=loss, activations=rest - loss
     )
 
 
@@ -114,7 +114,7 @@ def _largest(planned: Planned, search: Search, *, confirm: bool) -> Largest:
 
 
 def _confirmed(planned: Planned, search: Search, found: int, *, is_length: bool) -> int:
-    """Return `found` or the next smaller size that compiles to something that fits."""
+    """Return `found` or a smaller size that compiles and fits; 0 where none did."""
     for _ in range(_CONFIRMATIONS):
         if found == 0:
             return 0
