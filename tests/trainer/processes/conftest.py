@@ -87,11 +87,13 @@ class Starter:
     groups: list = dataclasses.field(default_factory=list)
 
     def words(self, *more):
-        preset = self.repository / "tests/golden/keras_hub/gemma2"
+        preset = self.repository / "tests/golden/keras_hub/gemma"
         words = (f"preset.name={preset}", *SMALL, f"run.root={self.root}", *more)
         return list({word.split("=", 1)[0]: word for word in words}.values())
 
-    def start(self, jobs, *, processes, devices=1, places=None, environment=None):
+    def start(
+        self, jobs, *, processes, devices=1, places=None, environment=None, **variables
+    ):
         """Start the command line, or several jobs after each other, in processes.
 
         Args:
@@ -100,6 +102,7 @@ class Starter:
             devices: Simulated devices of each.
             places: Current directory of each, by index.
             environment: Variables in place of the keys that name a process, by index.
+            variables: More of them, the same for all.
         """
         port, group = unused_port(), Group([], [])
         for index in range(processes):
@@ -125,6 +128,7 @@ class Starter:
                     env={
                         **os.environ,
                         "PYTHONPATH": str(self.repository),
+                        **variables,
                         **(environment or {}).get(index, {}),
                     },
                 )
