@@ -16,19 +16,19 @@ def mesh(batch, model):
 
 
 @pytest.mark.parametrize(
-    ("shape", "batch", "heads", "kv_heads"),
+    ("shape", "length", "batch", "heads", "kv_heads"),
     [
-        ((2, 4), 2, 8, 4),
-        ((1, 8), 2, 8, 2),  # a key/value head serves four devices
-        ((2, 4), 3, 12, 6),  # a device has 3 query heads of 2 key/value heads
-        ((1, 8), 1, 4, 1),  # heads do not divide: each device does all
+        ((2, 4), 150, 2, 8, 4),  # more than one block
+        ((1, 8), 24, 2, 8, 2),  # a key/value head serves four devices
+        ((2, 4), 24, 3, 12, 6),  # a device has 3 query heads of 2 key/value heads
+        ((1, 8), 24, 1, 4, 1),  # heads do not divide: each device does all
     ],
     ids=["divides", "shared", "across", "whole"],
 )
 def test_devices_share_batch_and_heads(
-    problem, same_as_reference, shape, batch, heads, kv_heads
+    problem, same_as_reference, shape, length, batch, heads, kv_heads
 ):
-    given = problem(24, batch=batch, heads=heads, kv_heads=kv_heads)
+    given = problem(length, batch=batch, heads=heads, kv_heads=kv_heads)
     attend = Attention.on_mesh(mesh(*shape), "blocked")
     same_as_reference(attend, given, see(9, given.segments(5)), 2.0)
 
