@@ -8,7 +8,6 @@ what is computed is what has loss. Returns sums: whoever divides has added first
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gemma.quantized.array import Table
+from trainer.model.loss_form import LossForm
 from trainer.model.loss_terms import LossTerms, minimised_loss
 from trainer.model.trained_table import losses_and_gradients
 from trainer.model.vocabulary_tiles import (
@@ -26,40 +26,6 @@ from trainer.model.vocabulary_tiles import (
     sums_over_vocabulary,
     take,
 )
-
-CPU_PIECES = (512, 64)
-"""Positions whose logits a CPU computes at a time: products of 512 are the fastest, and
-of 64 only half are computed for nothing on average."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LossForm:
-    """What is known of a loss when it is compiled.
-
-    Attributes:
-        soft_cap: Bound of the logits; None leaves them.
-        shards: Parts in which the batch dim lies on devices; chunks are formed in each.
-        chunk_tokens: Positions of a part for which a frozen table is read once.
-        table_shards: Parts in which the vocabulary lies on devices.
-        piece_tokens: Positions of a part whose logits exist at a time, for one tile of
-            the vocabulary, largest first; none: a whole chunk's.
-    """
-
-    soft_cap: float | None
-    shards: int
-    chunk_tokens: int
-    table_shards: int
-    piece_tokens: tuple[int, ...] = ()
-
-    def piece_sizes(self, tokens: int) -> tuple[int, ...]:
-        """Return the sizes of pieces where a shard has so many positions."""
-        largest = min(self.chunk_tokens, tokens)
-        return tuple(n for n in self.piece_tokens if n < largest) or (largest,)
-
-    def chunk_size(self, tokens: int) -> int:
-        """Return the positions of a chunk, whole pieces of the smallest size."""
-        piece = self.piece_sizes(tokens)[-1]
-        return -(-min(self.chunk_tokens, tokens) // piece) * piece
 
 
 class LossSums(NamedTuple):
@@ -109,19 +75,31 @@ def token_losses(
     """
     order = _Order(loss_mask, form.shards)
     chunk = form.chunk_size(order.tokens)
-    h, targets, mask = (order.arrange(x, chunk) for x in (hidden, labels, loss_mask))
+    given = order.arrange(_Positions(hidden, labels, loss_mask), chunk)
 
     def body(i: int, losses: jax.Array) -> jax.Array:
-        part = functools.partial(take, start=i * chunk, size=chunk)
+        part = given.part(i * chunk, chunk)
         pieces = Pieces(form.piece_sizes(order.tokens), order.counted - i * chunk)
-        sums = _sums(part(h), table, form, pieces, with_gradient=False)
-        picked, _, _ = _label_logits(part(h), table, part(targets), form.soft_cap)
-        loss = jnp.where(part(mask), sums.normaliser - picked, 0.0)
+        sums = _sums(part.hidden, table, form, pieces, with_gradient=False)
+        picked, _, _ = _label_logits(part, table, form.soft_cap)
+        loss = jnp.where(part.loss_mask, sums.normaliser - picked, 0.0)
         return put(losses, loss, i * chunk)
 
-    losses = jnp.zeros(targets.shape, "float32")
+    losses = jnp.zeros(given.labels.shape, "float32")
     losses = jax.lax.fori_loop(0, -(-order.counted // chunk), body, losses)
     return order.restore(losses).reshape(labels.shape)
+
+
+class _Positions(NamedTuple):
+    """What the loss needs of positions: [batch, seq, ...] or [shards, tokens, ...]."""
+
+    hidden: jax.Array
+    labels: jax.Array
+    loss_mask: jax.Array
+
+    def part(self, start: jax.Array | int, size: int) -> _Positions:
+        """Return positions from `start` on of every shard."""
+        return _Positions(*(take(x, start, size) for x in self))
 
 
 class _Chosen(NamedTuple):
@@ -153,9 +131,8 @@ def _loss_and_gradients(
     """Compute what carries loss; return the sums and the gradients of the first."""
     order = _Order(loss_mask, chosen.form.shards)
     compute = _of_trained if chosen.table_is_trained else _of_frozen
-    sums, d_h, d_table = compute(
-        order, hidden, table, labels, loss_mask, chosen.form, chosen.terms
-    )
+    given = _Positions(hidden, labels, loss_mask)
+    sums, d_h, d_table = compute(order, given, table, chosen.form, chosen.terms)
     return sums, (order.restore(d_h).reshape(hidden.shape), d_table)
 
 
@@ -176,77 +153,69 @@ _loss.defvjp(_loss_and_gradients, _backward)
 
 def _of_frozen(
     order: _Order,
-    hidden: jax.Array,
+    given: _Positions,
     table: Table,
-    labels: jax.Array,
-    loss_mask: jax.Array,
     form: LossForm,
     terms: LossTerms,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, None]:
     """Run the chunks that carry loss; the table is read once in each."""
     chunk = form.chunk_size(order.tokens)
-    h, targets, mask = (order.arrange(x, chunk) for x in (hidden, labels, loss_mask))
+    given = order.arrange(given, chunk)
 
     def body(i: int, carry: tuple) -> tuple:
         minimised, plain, d_h = carry
-        part = functools.partial(take, start=i * chunk, size=chunk)
+        part = given.part(i * chunk, chunk)
         pieces = Pieces(form.piece_sizes(order.tokens), order.counted - i * chunk)
-        losses, d_part = _chunk(
-            part(h), table, part(targets), part(mask), form, terms, pieces
-        )
+        losses, d_part = _chunk(part, table, pieces, form, terms)
         return (
             minimised + losses[0].sum(),
             plain + losses[1].sum(),
             put(d_h, d_part, i * chunk),
         )
 
-    start = (*[jnp.zeros((), "float32")] * 2, jnp.zeros_like(h))
+    start = (*[jnp.zeros((), "float32")] * 2, jnp.zeros_like(given.hidden))
     chunks = -(-order.counted // chunk)
     minimised, plain, d_h = jax.lax.fori_loop(0, chunks, body, start)
     return (minimised, plain), d_h, None
 
 
 def _chunk(
-    hidden: jax.Array,
+    part: _Positions,
     table: Table,
-    labels: jax.Array,
-    loss_mask: jax.Array,
+    pieces: Pieces,
     form: LossForm,
     terms: LossTerms,
-    pieces: Pieces,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     """Return both losses [shards, chunk] and the gradient for `hidden`."""
     smooths = terms.label_smoothing > 0.0
-    sums = _sums(hidden, table, form, pieces, with_gradient=True, with_level=smooths)
-    picked, slope, rows = _label_logits(hidden, table, labels, form.soft_cap)
+    wanted = {"with_gradient": True, "with_level": smooths}
+    sums = _sums(part.hidden, table, form, pieces, **wanted)
+    picked, slope, rows = _label_logits(part, table, form.soft_cap)
     gradient = terms.normaliser_slope(sums.normaliser)[..., None] * sums.gradient
     gradient -= terms.label_share * (rows if slope is None else slope[..., None] * rows)
     if smooths:
         gradient -= terms.label_smoothing * sums.level_gradient
     losses = minimised_loss(terms, sums.normaliser, picked, sums.level)
-    minimised, plain = (jnp.where(loss_mask, x, 0.0) for x in losses)
-    gradient = jnp.where(loss_mask[..., None], gradient, 0.0)
-    return (minimised, plain), gradient.astype(hidden.dtype)
+    minimised, plain = (jnp.where(part.loss_mask, x, 0.0) for x in losses)
+    gradient = jnp.where(part.loss_mask[..., None], gradient, 0.0)
+    return (minimised, plain), gradient.astype(part.hidden.dtype)
 
 
 def _of_trained(
     order: _Order,
-    hidden: jax.Array,
+    given: _Positions,
     table: jax.Array,
-    labels: jax.Array,
-    loss_mask: jax.Array,
     form: LossForm,
     terms: LossTerms,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
     """Run all positions that carry loss against each tile of the table."""
     sizes = form.piece_sizes(order.tokens)
-    given = (hidden, labels, loss_mask)
-    h, targets, mask = (order.arrange(x, sizes[-1]) for x in given)
+    given = order.arrange(given, sizes[-1])
     found = losses_and_gradients(
-        h,
+        given.hidden,
         table,
-        targets,
-        mask,
+        given.labels,
+        given.loss_mask,
         terms=terms,
         soft_cap=form.soft_cap,
         table_shards=form.table_shards,
@@ -269,11 +238,11 @@ def _sums(
 
 
 def _label_logits(
-    hidden: jax.Array, table: Table, labels: jax.Array, soft_cap: float | None
+    part: _Positions, table: Table, soft_cap: float | None
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     """Return the labels' logits [shards, chunk], the cap's slope, the table's rows."""
-    rows = table[labels].astype(hidden.dtype)
-    raw = jnp.einsum("std,std->st", hidden, rows, preferred_element_type="float32")
+    rows = table[part.labels].astype(part.hidden.dtype)
+    raw = jnp.einsum("std,std->st", part.hidden, rows, preferred_element_type="float32")
     return *capped(raw, soft_cap), rows
 
 
@@ -286,8 +255,11 @@ class _Order:
         self.tokens = mask.shape[1]
         self.counted = mask.sum(1).max()  # of the fullest shard
 
-    def arrange(self, x: jax.Array, multiple: int) -> jax.Array:
+    def arrange(self, given: _Positions, multiple: int) -> _Positions:
         """Reorder [batch, seq, ...] to [shards, tokens, ...], padded to a multiple."""
+        return _Positions(*(self._arrange(x, multiple) for x in given))
+
+    def _arrange(self, x: jax.Array, multiple: int) -> jax.Array:
         flat = x.reshape(*self._order.shape, *x.shape[2:])
         index = self._order.reshape(*self._order.shape, *[1] * (flat.ndim - 2))
         arranged = jnp.take_along_axis(flat, index, axis=1)

@@ -12,13 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from trainer.model.assemble import Model
-from trainer.model.loss import (
-    CPU_PIECES,
-    LossForm,
-    LossSums,
-    summed_loss,
-    token_losses,
-)
+from trainer.model.loss import LossSums, summed_loss, token_losses
+from trainer.model.loss_form import CPU_PIECES, LossForm
 from trainer.model.loss_terms import LossTerms
 from trainer.model.placement import MODEL
 from trainer.model.state import Arrays

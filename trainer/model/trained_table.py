@@ -87,7 +87,9 @@ def losses_and_gradients(
     firsts = jnp.arange(table.shape[0], step=tiles.shape[2]).reshape(table_shards, -1)
 
     def of_part(firsts: jax.Array, tiles: jax.Array) -> tuple[_Found, jax.Array]:
-        return _part_gradients(given, firsts, tiles, terms, soft_cap, pieces)
+        return _part_gradients(
+            given, firsts, tiles, terms=terms, soft_cap=soft_cap, pieces=pieces
+        )
 
     if table_shards == 1:
         found, d_table = of_part(firsts[0], tiles[0])
@@ -107,6 +109,7 @@ def _part_gradients(
     given: _Positions,
     firsts: jax.Array,
     tiles: jax.Array,
+    *,
     terms: LossTerms,
     soft_cap: float | None,
     pieces: Pieces,

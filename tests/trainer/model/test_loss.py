@@ -10,7 +10,8 @@ import pytest
 
 from gemma.quantized.array import QuantizedArray
 from gemma.quantized.grid import quantize
-from trainer.model.loss import LossForm, summed_loss, token_losses
+from trainer.model.loss import summed_loss, token_losses
+from trainer.model.loss_form import LossForm
 from trainer.model.loss_terms import LossTerms
 
 VOCABULARY, DIM = 37, 8
