@@ -17,28 +17,40 @@ FORWARD_SUMS = 2  # a layer's attention output and feed-forward, over `model`
 def estimated_collectives(plan: MemoryPlan, shape: tuple[int, int]) -> list[Collective]:
     """Return collectives by kind, most bytes first, on each device in a step.
 
-    Over `model`, a layer's two products are summed in the forward pass, in the backward
-    pass and, where it is computed again, once more. Over `batch`, each layer's weights
-    are gathered for every pass and the gradients of what is trained are summed.
+    Over `model`, a layer's two products are summed in every pass: forward, backward
+    and, where it is computed again, once more. Where the sequence is split between
+    products, each device gets its part of the sum and gathers the whole again. Over
+    `batch`, each layer's weights are gathered for every pass and the gradients of what
+    is trained are summed.
     """
     batch, model = shape
     found = []
     if model > 1:
-        passes = 2 if plan.remat == "none" else 3
-        count = passes * FORWARD_SUMS * plan.config.num_layers * plan.microbatches
-        found.append(_sums(plan, shape, count))
+        found += _sums(plan, shape)
     if batch > 1:
         found += [_gathers(plan, shape), _gradients(plan, shape)]
     return sorted(found, key=lambda c: -c.bytes)
 
 
-def _sums(plan: MemoryPlan, shape: tuple[int, int], count: int) -> Collective:
-    tokens = plan.microbatch_size * plan.sequence_length // shape[0]
+def _passes(plan: MemoryPlan) -> int:
+    again = plan.remat not in ("none", "everything_saveable")
+    return (3 if again else 2) * plan.microbatches
+
+
+def _sums(plan: MemoryPlan, shape: tuple[int, int]) -> list[Collective]:
+    batch, model = shape
+    count = _passes(plan) * FORWARD_SUMS * plan.config.num_layers
+    tokens = plan.microbatch_size * plan.sequence_length // batch
     item = 4 if plan.dtype == "float32" else 2
-    each = tokens * plan.config.hidden_dim * item
-    return Collective(
-        kind="all-reduce", devices=shape[1], count=count, bytes=count * each
-    )
+    whole = count * tokens * plan.config.hidden_dim * item
+    if plan.sequence_length % model:
+        kinds = {"all-reduce": whole}
+    else:
+        kinds = {"all-gather": whole, "reduce-scatter": whole // model}
+    return [
+        Collective(kind=kind, devices=model, count=count, bytes=size)
+        for kind, size in kinds.items()
+    ]
 
 
 def _gathers(plan: MemoryPlan, shape: tuple[int, int]) -> Collective:
@@ -47,13 +59,12 @@ def _gathers(plan: MemoryPlan, shape: tuple[int, int]) -> Collective:
         for row in plan.layout(shape).rows
         if "batch" in row.spec and "/lora_kernel_" not in row.path
     ]
-    passes = 2 * plan.microbatches  # forward, and once more backward
     whole = sum(row.bytes_per_device * shape[0] for row in split)
     return Collective(
         kind="all-gather",
         devices=shape[0],
-        count=passes * len(split),
-        bytes=passes * whole,
+        count=_passes(plan) * len(split),
+        bytes=_passes(plan) * whole,
     )
 
 
