@@ -61,37 +61,24 @@ def random_arrays(
 ) -> Arrays:
     """Draw every variable as its Keras initializer would, from `seed` and its path.
 
-    The numbers depend on seed, path and layer only, not on the mesh.
+    The numbers depend on seed, path and layer only, not on the mesh. One program draws
+    them all, a layer at a time: a stack is never held twice.
     """
-    return {
-        path: jax.jit(_draw, static_argnums=(0, 1), out_shardings=sharding(variable))(
-            _Drawn(variable), seed
-        )
-        for path, variable in tree.items()
-    }
+
+    def draw() -> Arrays:
+        return {path: _draw(variable, seed) for path, variable in tree.items()}
+
+    places = {path: sharding(variable) for path, variable in tree.items()}
+    return jax.jit(draw, out_shardings=places)() if tree else {}
 
 
-class _Drawn:
-    """What `_draw` needs of a variable, hashable by path and shape."""
-
-    def __init__(self, variable: StackedVariable) -> None:
-        self.variable = variable
-
-    def __hash__(self) -> int:
-        return hash((self.variable.path, self.variable.shape))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Drawn) and self.variable is other.variable
-
-
-def _draw(drawn: _Drawn, seed: int) -> jax.Array:
-    variable = drawn.variable
+def _draw(variable: StackedVariable, seed: int) -> jax.Array:
     member = variable.members[0]
     kind = type(member._initializer).__name__
     shape = tuple(member.shape)
 
-    def one(path: str) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(path.encode()))
+    def one(number: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(seed), number)
         if kind == "Zeros":
             return jnp.zeros(shape, variable.dtype)
         if kind == "RandomNormal":
@@ -100,9 +87,10 @@ def _draw(drawn: _Drawn, seed: int) -> jax.Array:
         limit = np.sqrt(6.0 / _fan_in(shape))  # he_uniform, the adapters' A
         return jax.random.uniform(key, shape, "float32", -limit, limit)
 
-    if not variable.is_stacked:
-        return one(member.path)
-    return jnp.stack([one(m.path) for m in variable.members])
+    numbers = jnp.asarray(
+        [zlib.crc32(m.path.encode()) for m in variable.members], "uint32"
+    )
+    return jax.lax.map(one, numbers) if variable.is_stacked else one(numbers[0])
 
 
 def _fan_in(shape: tuple[int, ...]) -> int:
