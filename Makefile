@@ -39,6 +39,7 @@ pretrain-data: .venv/.installed
 # Peers by their own environment: PEERS="--python keras_hub=DIR/bin/python"
 bench: .venv/.installed
 	$(BIN)/python tests/benchmarks/default_job.py
+	$(BIN)/python tests/benchmarks/start.py
 	$(BIN)/python tests/benchmarks/peers.py $(PEERS)
 	$(BIN)/python tests/benchmarks/loading.py $(PEERS)
 

@@ -1,0 +1,45 @@
+"""The page of the start, from invented seconds."""
+
+import importlib.util
+import sys
+
+import pytest
+
+FACTS = {
+    "date": "2026-01-01",
+    "processor": "P",
+    "cores": 2,
+    "memory_gb": 8.0,
+    "system": "Linux",
+    "python": "3.11.7",
+    "load_before": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def start(repository):
+    path = repository / "tests/benchmarks/start.py"
+    spec = importlib.util.spec_from_file_location("start_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    return module
+
+
+def test_ratios_are_medians_within_rounds(start):
+    rounds = [
+        {"compiled": 12.0, "kept": 4.0, "keras_hub": 8.0, "other_cores": 1.0},
+        {"compiled": 20.0, "kept": 4.0, "keras_hub": 10.0, "other_cores": 0.0},
+        {"compiled": 40.0, "kept": 10.0, "keras_hub": 30.0, "other_cores": None},
+    ]
+    page = start.report(FACTS, rounds)
+    assert "| the first start, which compiles | 20.0 | 12.0 to 40.0 | 4.0 |" in page
+    assert "| the second, with kept programs | 4.0 | 4.0 to 10.0 | 1.0 |" in page
+    assert "| KerasHub, its import alone | 10.0 | 8.0 to 30.0 | 2.5 |" in page
+    assert "Other work kept 0.5 cores busy." in page
+
+
+def test_a_peer_that_is_not_at_hand_has_no_row(start):
+    page = start.report(FACTS, [{"compiled": 12.0, "kept": 4.0, "other_cores": None}])
+    assert "KerasHub" not in page and "Other work" not in page
