@@ -6,9 +6,12 @@ scan over layers replaces (`gemma.stacked`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import keras
+from jax.ad_checkpoint import checkpoint_name
 
 from gemma.attention import Attention
 from gemma.config import AttentionKind, GemmaConfig
@@ -21,6 +24,18 @@ from gemma.layers.attention import (
 from gemma.layers.projection import Projection
 from gemma.layers.rms_normalization import RMSNormalization
 from gemma.lora import PROJECTIONS
+
+BLOCK_INPUT = "block_input"
+"""Name of a block's input for policies of `jax.checkpoint`; a product has the name of
+its projection there."""
+
+Constraint = Callable[[jax.Array], jax.Array]
+"""Says how hidden states [batch, seq, hidden] lie on devices."""
+
+
+def unconstrained(x: jax.Array) -> jax.Array:
+    """Return hidden states as they lie."""
+    return x
 
 
 class GemmaDecoderBlock(keras.layers.Layer):
@@ -135,15 +150,20 @@ class GemmaDecoderBlock(keras.layers.Layer):
         cache: Cache | None = None,
         attend: Attention | None = None,
         training: bool | None = None,
+        enter: Constraint = unconstrained,
+        leave: Constraint = unconstrained,
     ) -> tuple[jax.Array, KeysAndValues]:
         """Run the block and return its keys and values too, for decoding.
 
         Args as in `CachedGemmaAttention.call`; `positions` default to 0, 1, 2, ...
+        What enters the block's products passes through `enter`, and what they add to
+        the hidden states through `leave`: the caller's mesh says how they lie.
         """
+        x = checkpoint_name(x, BLOCK_INPUT)
         if positions is None:
             positions = jnp.arange(x.shape[1], dtype="int32")[None]
         mixed, kept = self.attention(
-            self.pre_attention_norm(x),
+            enter(self.pre_attention_norm(x)),
             positions=positions,
             segment_ids=segment_ids,
             padding_mask=padding_mask,
@@ -151,13 +171,15 @@ class GemmaDecoderBlock(keras.layers.Layer):
             attend=attend,
             training=training,
         )
+        mixed = checkpoint_name(leave(mixed), "attention_output")
         if self.config.use_post_attention_norm:
             mixed = self.post_attention_norm(mixed)
         x = x + self._drop(mixed, training)
-        wide = self.pre_ffw_norm(x)
+        wide = enter(self.pre_ffw_norm(x))
         gate = jax.nn.gelu(self.gating_ffw(wide, training=training), approximate=True)
         wide = gate * self.gating_ffw_2(wide, training=training)
-        narrow = self.ffw_linear(wide, training=training)
+        narrow = leave(self.ffw_linear(wide, training=training))
+        narrow = checkpoint_name(narrow, "ffw_linear")
         if self.config.use_post_ffw_norm:
             narrow = self.post_ffw_norm(narrow)
         return x + self._drop(narrow, training), kept

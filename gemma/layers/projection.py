@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from gemma.lora import Factorisation, pair_shapes
 from gemma.quantized.array import frozen_einsum
@@ -110,7 +111,13 @@ class Projection(keras.layers.EinsumDense):
         )
 
     def call(self, inputs: jax.Array, training: bool | None = None) -> jax.Array:
-        """Map `inputs` by the layer's equation, adapter included."""
+        """Map `inputs` by the layer's equation, adapter included.
+
+        A policy of `jax.checkpoint` knows the result by the layer's name.
+        """
+        return checkpoint_name(self._map(inputs, training), self.name)
+
+    def _map(self, inputs: jax.Array, training: bool | None) -> jax.Array:
         if self.quantized is not None:
             outputs = frozen_einsum(self.equation, inputs, self.quantized.value)
         else:

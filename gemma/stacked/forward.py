@@ -18,8 +18,13 @@ import keras
 from gemma.attention import Attention
 from gemma.backbones.backbone import Backbone
 from gemma.layers.attention import Cache, KeysAndValues
-from gemma.layers.decoder_block import GemmaDecoderBlock
+from gemma.layers.decoder_block import (
+    Constraint,
+    GemmaDecoderBlock,
+    unconstrained,
+)
 from gemma.quantized.array import Table
+from gemma.stacked.remat import checkpointing
 from gemma.stacked.tree import Stack, block_variables, stacked_tree, stacks
 
 Weights = Mapping[str, jax.Array | tuple[jax.Array, ...]]
@@ -32,10 +37,6 @@ LayerWeights = dict[str, jax.Array | tuple[jax.Array, ...]]
 """Weights of one scan step by their path below a block: [layers of the step, ...]."""
 
 
-def _same(x: jax.Array) -> jax.Array:
-    return x
-
-
 def _same_weight(path: str, x: jax.Array) -> jax.Array:
     return x
 
@@ -46,12 +47,16 @@ class Constraints:
 
     Attributes:
         activation: On hidden states, after the embedding and every block.
+        enter: On hidden states that enter a block's products or the loss.
+        leave: On what a block's products add to hidden states.
         embedding: On the embedding table, once; on both parts of a quantized one.
         weight: On one layer's weight in the scan body; gets its path and value.
     """
 
-    activation: Callable[[jax.Array], jax.Array] = _same
-    embedding: Callable[[jax.Array], jax.Array] = _same
+    activation: Constraint = unconstrained
+    enter: Constraint = unconstrained
+    leave: Constraint = unconstrained
+    embedding: Constraint = unconstrained
     weight: Callable[[str, jax.Array], jax.Array] = _same_weight
 
 
@@ -99,14 +104,13 @@ class Stacked:
             segment_ids: int32 [batch, seq]; attention stays within equal ids.
             padding_mask: [batch, seq], false where keys are padding.
             dropout_key: Turns dropout on; every layer draws its own.
-            remat: `none` keeps what the backward pass needs, `block` computes each
-                scan step again from its input.
+            remat: What the backward pass computes again, one of
+                `gemma.stacked.remat.CHOICES`.
 
         Raises:
-            ValueError: A weight is missing or left over, or `remat` is neither.
+            ValueError: A weight is missing or left over, or `remat` is no choice.
         """
-        if remat not in ("none", "block"):
-            raise ValueError(f"remat must be 'none' or 'block', received {remat!r}")
+        checkpointed = checkpointing(remat)
         x = self.start(weights, token_ids)
         inputs = {
             "positions": positions,
@@ -114,9 +118,7 @@ class Stacked:
             "padding_mask": padding_mask,
         }
         for stack in self.stacks:
-            body = functools.partial(self._run_layers, stack, inputs)
-            if remat == "block":
-                body = jax.checkpoint(body, prevent_cse=False)
+            body = checkpointed(functools.partial(self._run_layers, stack, inputs))
             seeds = _layer_seeds(dropout_key, stack)
             x, _ = jax.lax.scan(body, x, (self.layered(weights, stack), seeds))
         return self.finish(weights, x)
@@ -156,7 +158,7 @@ class Stacked:
         norm = self.backbone.get_layer("final_normalization")
         mapping = [(norm.scale, weights["final_normalization/scale"])]
         with keras.StatelessScope(state_mapping=mapping, initialize_variables=False):
-            return self.constraints.activation(norm(x))
+            return self.constraints.enter(norm(x))
 
     def run_block(
         self,
@@ -176,7 +178,12 @@ class Stacked:
         scope = keras.StatelessScope(state_mapping=mapping, initialize_variables=False)
         with scope:
             x, cache = block.step(
-                x, attend=self.attend, training=seed is not None, **inputs
+                x,
+                attend=self.attend,
+                training=seed is not None,
+                enter=self.constraints.enter,
+                leave=self.constraints.leave,
+                **inputs,
             )
         return self.constraints.activation(x), cache
 

@@ -23,6 +23,8 @@ from trainer.distribution.mesh import AXES
 
 BATCH, MODEL = AXES
 
+Constraint = Callable[[jax.Array], jax.Array]
+
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
@@ -60,10 +62,26 @@ class Placement:
             return jax.lax.with_sharding_constraint(weight, gathered[path])
 
         return Constraints(
-            activation=self._constrain(PartitionSpec(BATCH)),
+            activation=self._between,
+            enter=_there_and_back(self._within, self._between),
+            leave=_there_and_back(self._between, self._within),
             embedding=self._constrain(self._embedding_spec(tree)),
             weight=constrain_weight,
         )
+
+    def _between(self, x: jax.Array) -> jax.Array:
+        """Split hidden states [batch, seq, hidden] between products.
+
+        The sequence lies over `model`, so that what a block keeps for its backward
+        pass is kept once, not on every device of the axis; one that does not divide
+        is whole.
+        """
+        divides = x.shape[1] % self.mesh.shape[MODEL] == 0
+        return self._constrain(PartitionSpec(BATCH, MODEL if divides else None))(x)
+
+    def _within(self, x: jax.Array) -> jax.Array:
+        """Make sequences whole for products, which split heads and widths instead."""
+        return self._constrain(PartitionSpec(BATCH))(x)
 
     def _constrain(self, spec: PartitionSpec) -> Callable[[jax.Array], jax.Array]:
         sharding = NamedSharding(self.mesh, spec)
@@ -91,6 +109,17 @@ class Placement:
             for dim, axis in enumerate(spec)
         ]
         return NamedSharding(self.mesh, PartitionSpec(*kept))
+
+
+def _there_and_back(there: Constraint, back: Constraint) -> Constraint:
+    """Return a constraint whose gradient is under another one.
+
+    Left to itself, the gradient of sequences that were gathered for a product would be
+    summed whole, and XLA would move weights to that of sequences that were split.
+    """
+    constrained = jax.custom_vjp(there)
+    constrained.defvjp(lambda x: (there(x), None), lambda _, g: (back(g),))
+    return constrained
 
 
 def place(

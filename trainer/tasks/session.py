@@ -30,6 +30,7 @@ from trainer.distribution.mesh import (
 from trainer.model.adapters import adapter_settings
 from trainer.model.assemble import Model, build_model
 from trainer.model.attention import build_attention
+from trainer.model.remat import check_remat
 from trainer.tasks.planning.memory_plan import memory_plan
 
 
@@ -101,8 +102,10 @@ def assemble(
 
     Raises:
         PresetError: The preset cannot be opened.
-        ConfigError: The mesh, the adapters or the attention are impossible.
+        ConfigError: The mesh, adapters, attention or remat are impossible.
     """
+    if config.task in ("train", "plan"):  # the others have no backward pass
+        check_remat(config.trainer.remat, devices[0])
     preset = open_preset_of(config.preset.name)
     lora, adapter = saved, None
     if saved is None:

@@ -1,7 +1,5 @@
 """The stacked forward equals the Keras model, however it is run."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,20 +53,6 @@ def test_adapters_of_either_form_count(build, batch, randomise):
         assert np.abs(hidden - before).max() > 0.1
         _, stacked, weights = stack(backbone)
         close(stacked.hidden(weights, **batch), hidden)
-
-
-def test_remat_changes_no_gradient(gemma2, batch):
-    _, stacked, weights = gemma2
-
-    @functools.partial(jax.jit, static_argnames="remat")
-    def gradients(weights, remat):
-        return jax.grad(
-            lambda w: jnp.square(stacked.hidden(w, **batch, remat=remat)).mean()
-        )(weights)
-
-    kept, repeated = gradients(weights, "none"), gradients(weights, "block")
-    for path, gradient in kept.items():
-        close(gradient, repeated[path])
 
 
 def test_packed_rows_equal_rows_on_their_own(model, batch):
@@ -143,9 +127,3 @@ def test_a_weight_of_nothing_is_named(gemma2, batch):
     _, stacked, weights = gemma2
     with pytest.raises(ValueError, match="received also head/kernel"):
         stacked.hidden({**weights, "head/kernel": jnp.ones(1)}, **batch)
-
-
-def test_an_unknown_remat_is_refused(gemma2, batch):
-    _, stacked, weights = gemma2
-    with pytest.raises(ValueError, match="'none' or 'block', received 'full'"):
-        stacked.hidden(weights, **batch, remat="full")

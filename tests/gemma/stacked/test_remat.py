@@ -1,0 +1,112 @@
+"""What is kept for the backward pass changes its memory and none of its numbers."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.ad_checkpoint import print_saved_residuals
+
+from gemma.lora import PROJECTIONS
+from gemma.stacked import Stacked
+from gemma.stacked.remat import CHOICES, checkpointing
+from gemma.stacked.tree import stack_values
+from trainer.config.limits import CHOICES as LIMITS
+
+X = jnp.ones((3, 12, 32))
+SAME = 1e-5  # float32 on a CPU, sums in another order
+
+
+@pytest.fixture(scope="module")
+def model(build):
+    """Four layers of Gemma 2: two scan steps of a local and a global layer."""
+    backbone = build("gemma2", 4)
+    stacked = Stacked(backbone)
+    return stacked, stack_values(stacked.tree)
+
+
+@pytest.fixture(scope="module")
+def gradients(model, batch):
+    stacked, weights = model
+
+    def of(remat):
+        def loss(weights):
+            hidden = stacked.hidden(weights, **batch, remat=remat)
+            return jnp.square(hidden).mean()
+
+        return jax.jit(jax.grad(loss))(weights)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def kept_all(gradients):
+    return gradients("none")
+
+
+@pytest.mark.parametrize("remat", CHOICES[1:])
+def test_no_choice_changes_a_gradient(gradients, kept_all, remat):
+    for path, gradient in gradients(remat).items():
+        np.testing.assert_allclose(
+            gradient, kept_all[path], atol=SAME, rtol=SAME, err_msg=path
+        )
+
+
+@pytest.fixture
+def kept(model, capsys):
+    """Return what one scan step keeps beside its arguments, a line each."""
+    stacked, weights = model
+    stack = stacked.stacks[0]
+    step = {p: w[0] for p, w in stacked.layered(weights, stack).items()}
+    inputs = {"positions": None, "segment_ids": None, "padding_mask": None}
+
+    def lines(remat):
+        body = checkpointing(remat)(
+            lambda x, xs: stacked._run_layers(stack, inputs, x, xs)
+        )
+        print_saved_residuals(lambda x: body(x, (step, None))[0].sum(), X)
+        found = capsys.readouterr().out.splitlines()
+        return [line for line in found if "from a constant" not in line]  # weights
+
+    return lines
+
+
+def test_block_keeps_nothing_but_its_input(kept):
+    assert kept("block") == ["f32[3,12,32] from the argument x"]
+
+
+def test_attention_keeps_the_products_and_no_scores(kept):
+    first, *others = [line.split(" from ")[0] for line in kept("attention")]
+    products = [
+        "f32[3,12,4,8] named 'query'",
+        "f32[3,12,2,8] named 'key'",
+        "f32[3,12,2,8] named 'value'",
+        "f32[3,12,32] named 'attention_output'",
+        "f32[3,12,48] named 'ffw_gating'",
+        "f32[3,12,48] named 'ffw_gating_2'",
+        "f32[3,12,32] named 'ffw_linear'",
+    ]
+    assert first == "f32[3,12,32]"
+    assert others == 2 * products
+
+
+def test_offload_keeps_the_inputs_of_blocks_in_host_memory(model, batch):
+    stacked, weights = model
+    gradient = jax.grad(lambda w: stacked.hidden(w, **batch, remat="offload").sum())
+    text = str(jax.make_jaxpr(gradient)(weights))
+    moved = set(re.findall(r"<host>\[([0-9,]+)\]", text))
+    assert moved == {"3,12,32", "2,3,12,32"}  # one, and those of both scan steps
+
+
+def test_names_are_those_of_projections_and_of_the_configuration(model, batch):
+    stacked, weights = model
+    text = str(jax.make_jaxpr(stacked.hidden)(weights, batch["token_ids"]))
+    assert all(f"name[name={name}]" in text for name in (*PROJECTIONS, "block_input"))
+    assert LIMITS["trainer.remat"] == CHOICES
+
+
+def test_an_unknown_choice_is_refused(model, batch):
+    stacked, weights = model
+    with pytest.raises(ValueError, match="one of none, block, .*, received 'full'"):
+        stacked.hidden(weights, **batch, remat="full")
