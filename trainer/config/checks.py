@@ -108,7 +108,8 @@ def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
         if config.device.simulated > 0:
             here = local_processes(config)
             processes = here or expected_processes(config.distributed)
-            check_devices(shape, config.device.simulated * processes)
+            devices = config.device.simulated * processes
+            check_devices(shape, devices, processes=processes)
         check_slices(shape, max(config.mesh.slices or 1, 1))
     except ConfigError as error:
         yield error

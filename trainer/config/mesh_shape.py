@@ -35,8 +35,10 @@ def auto_shapes(num_devices: int) -> list[tuple[int, int]]:
     return shapes
 
 
-def check_devices(shape: tuple[int, int], num_devices: int) -> None:
-    """Refuse a shape that needs other devices than there are.
+def check_devices(
+    shape: tuple[int, int], num_devices: int, *, processes: int = 1
+) -> None:
+    """Refuse a shape that needs other devices than there are in all processes.
 
     Raises:
         ConfigError: With the shapes that would fit and the simulation switch.
@@ -49,8 +51,17 @@ def check_devices(shape: tuple[int, int], num_devices: int) -> None:
         key="mesh.shape",
         expected=f"2 numbers whose product is the number of devices, {num_devices}",
         received=f"{shape[0]}x{shape[1]}, which needs {needed}",
-        fix=f"{fitting}; on a CPU device.simulated={needed} makes {needed} of one",
+        fix=f"{fitting}{_simulation(needed, processes)}",
     )
+
+
+def _simulation(needed: int, processes: int) -> str:
+    """Return how to get so many devices on CPUs, where processes can share them."""
+    if needed % processes:
+        return ""
+    each = needed // processes
+    what = f"{needed} of one" if processes == 1 else f"{each} in each of {processes}"
+    return f"; on a CPU device.simulated={each} makes {what}"
 
 
 def check_batch(shape: tuple[int, int], microbatch_size: int) -> None:
