@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.test_clusters import Tools
+from tests.launch.conftest import Tools
 from trainer.tracking import read_metrics
 
-STEPS = 40
+STEPS = 150  # enough for a signal to come in between
+PRESET = Path(__file__).parents[1] / "golden/keras_hub/gemma2"
 TRAINING = [
+    f"preset.name={PRESET}",
+    "preset.dtype=float32",
     f"trainer.num_train_steps={STEPS}",
     "trainer.global_batch_size=8",
     "trainer.eval_every_steps=0",
@@ -66,7 +69,7 @@ def test_four_processes_are_one_run_that_starts_again_by_itself(
     output = []
     for line in launched.stdout:
         output.append(line)
-        if line.startswith("[0] step 10/"):
+        if line.startswith("[0] step 1/"):
             os.kill(children(launched.pid)[2], number)
             break
     rest, _ = launched.communicate(timeout=SECONDS)
@@ -87,7 +90,7 @@ def test_two_processes_meet_by_what_slurm_tells_them(
     words = ["launch.submit=true", "launch.processes=2", "mesh=1x2"]
     assert launched("slurm", *words, *TRAINING) == 0
     assert tools.ended == "0 after 0", tools.log
-    assert "0: step 40/40" in tools.log
+    assert f"0: step {STEPS}/{STEPS}" in tools.log
     assert "1: step" not in tools.log
     assert steps(tmp_path) == list(range(1, STEPS + 1))
 

@@ -20,7 +20,7 @@ from trainer.config.distributed_schema import (
     expected_processes,
 )
 from trainer.config.errors import ConfigError, ConfigErrors
-from trainer.config.launch_checks import launch_problems, local_processes
+from trainer.config.launch_checks import launch_problems, launched_processes
 from trainer.config.limits import PROJECTIONS, value_problems
 from trainer.config.machine_checks import machine_problems
 from trainer.config.mesh_shape import (
@@ -106,7 +106,7 @@ def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
     try:
         shape = parse_shape(config.mesh.shape)
         if config.device.simulated > 0:
-            here = local_processes(config)
+            here = launched_processes(config)
             processes = here or expected_processes(config.distributed)
             devices = config.device.simulated * processes
             check_devices(shape, devices, processes=processes)

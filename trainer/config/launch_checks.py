@@ -77,9 +77,9 @@ _READ_BY_ALL = ("name", "submit", "max_restarts")
 _WITHOUT_OUR_DISK = ("tpu_vm", "tpu_queued", "gke", "skypilot")
 
 
-def local_processes(config: RunConfig) -> int | None:
-    """Return how many processes `launch=local` starts; None elsewhere."""
-    return config.launch.processes if config.launch.name == "local" else None
+def launched_processes(config: RunConfig) -> int | None:
+    """Return how many processes the launch will start, where its keys say so."""
+    return None if config.launch.name == "none" else config.launch.processes
 
 
 def launch_problems(config: RunConfig) -> Iterator[ConfigError]:
