@@ -10,6 +10,7 @@ import dataclasses
 
 from gemma.lora import LoraSettings
 from gemma.presets import Preset
+from trainer.config.limits import CHOICES
 from trainer.config.mesh_shape import auto_shapes, parse_shape
 from trainer.config.schema import LoraConfig, RunConfig
 from trainer.model.adapters import adapter_settings
@@ -92,8 +93,16 @@ def search_of(planned: Planned, *, limit: int, work_ratio: float = 1.0) -> Searc
         limit=limit,
         global_batch_size=planned.config.trainer.global_batch_size,
         slices=planned.config.mesh.slices or 1,
+        remats=_remats(planned.target.platform),
         work_ratio=work_ratio,
     )
+
+
+def _remats(platform: str) -> tuple[str, ...]:
+    """Return what `trainer.remat` can be there; a CPU has no host to offload to."""
+    quickest_first = ("attention", "block", "offload")
+    there = [word for word in quickest_first if word in CHOICES["trainer.remat"]]
+    return tuple(w for w in there if w != "offload" or platform != "cpu")
 
 
 def _without_file(config: RunConfig, lora: LoraSettings | None) -> LoraConfig:

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from gemma.config import GemmaConfig
-from trainer.config.limits import CHOICES
 from trainer.config.mesh_shape import auto_shapes
 from trainer.model.memory import MemoryPlan
 
@@ -44,6 +43,7 @@ class Search:
         limit: Bytes that a program may use of a device.
         global_batch_size: Sequences of a step.
         slices: Slices over which `batch` runs.
+        remats: Choices of `trainer.remat` that may need less, the quickest first.
         work_ratio: Bytes that the compiler needs beside the state, per estimated one.
     """
 
@@ -52,6 +52,7 @@ class Search:
     limit: int
     global_batch_size: int
     slices: int = 1
+    remats: tuple[str, ...] = ("block",)
     work_ratio: float = 1.0
 
     def total(self, plan: MemoryPlan, shape: tuple[int, int] | None = None) -> int:
@@ -130,7 +131,7 @@ class Search:
         yield [(f"mesh={b}x{m}", plan, (b, m)) for b, m in meshes if (b, m) != shape]
         yield [
             (f"trainer.remat={remat}", dataclasses.replace(plan, remat=remat), shape)
-            for remat in _remats()
+            for remat in self.remats
             if remat != plan.remat
         ]
         yield [
@@ -191,10 +192,6 @@ def most_positions(config: GemmaConfig) -> int:
     if config.architecture == "gemma":
         return 8192
     return 131_072 if config.rope("global").scaling_factor > 1 else 32_768
-
-
-def _remats() -> list[str]:
-    return [str(choice) for choice in CHOICES["trainer.remat"] if choice != "none"]
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

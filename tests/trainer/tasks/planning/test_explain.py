@@ -27,7 +27,7 @@ def test_advice_is_given_where_the_memory_is_not_known():
         config, num_devices=1, platform="gpu", bytes_per_device=None
     )
     assert "headroom" not in table
-    assert any(line.startswith("trainer.remat=block: ") for line in advice)
+    assert any(line.startswith("trainer.remat=") for line in advice)
 
 
 @pytest.mark.parametrize(
