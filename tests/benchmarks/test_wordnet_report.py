@@ -4,6 +4,8 @@ import json
 import pathlib
 import sys
 
+import pytest
+
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER))
 
@@ -66,3 +68,26 @@ def test_both_command_lines_are_valid(tmp_path):
         config = compose(words)
         assert config.trainer.num_train_steps == steps
         assert config.data.pack == (subject == "packed")
+
+
+def test_a_run_gives_the_losses_of_its_first_and_last_evaluation():
+    evaluations = [
+        {"step": step, "eval/loss": loss, "eval/content_loss": loss + 1}
+        for step, loss in ((0, 6.0), (40, 2.0))
+    ]
+    steps = [
+        {"step": 1, "train/step_seconds": 5.0, "train/rows_seen": 8},
+        {"step": 2, "train/step_seconds": 1.0, "train/rows_seen": 320},
+    ]
+    found = wordnet_270m.read_metrics("packed", [*steps, *evaluations])
+    assert (found["loss_before"], found["loss"]) == (6.0, 2.0)
+    assert (found["content_loss_before"], found["content_loss"]) == (7.0, 3.0)
+    assert (found["first_rows"], found["step_seconds"]) == (8, [5.0, 1.0])
+    steps[-1]["train/rows_seen"] = 319
+    with pytest.raises(RuntimeError, match="packed saw 319 rows, expected 320"):
+        wordnet_270m.read_metrics("packed", [*steps, *evaluations])
+
+
+def test_a_command_that_fails_ends_the_benchmark():
+    with pytest.raises(RuntimeError, match="unpacked ended with"):
+        wordnet_270m.run_ours("unpacked", "gemma2_tiny_en", 35, ["lora.rnk=8"])
