@@ -146,6 +146,21 @@ def test_largest_steps_fit_and_larger_ones_do_not(planned):
     assert length == 8192 or planned(*words, f"data.sequence_length={length + 128}")[0]
 
 
+@pytest.mark.slow
+def test_what_is_found_is_compiled_when_asked_to(planned, capsys):
+    words = ["preset=gemma2_tiny_en", "plan.topology=cpu:8", "mesh=1x8"]
+    _, plan = planned(*words, "plan.confirm=true")
+    size, length = plan["largest"].values()
+    assert size > 0 and length > 0
+    for key, value in (
+        ("trainer.global_batch_size", size),
+        ("data.sequence_length", length),
+    ):
+        code, again = planned(*words, f"{key}={value}")
+        assert code == 0
+        assert again["bytes_per_device"]["headroom"] >= 0
+
+
 def test_several_slices_are_planned_as_one_mesh(planned):
     words = ["preset=gemma3_27b_text", "mesh=64x4", "trainer.global_batch_size=256"]
     code, plan = planned(*words, "plan.topology=h100:64", "mesh.slices=4")
