@@ -143,6 +143,14 @@ class GemmaConfig:
         """Return the rotary positions of layers of a kind; here all are alike."""
         return Rope()
 
+    @property
+    def max_positions(self) -> int:
+        """Tokens of the longest sequence that the family was trained for.
+
+        Source: Gemma 1 report, table 1; Gemma 2 report, section 2.
+        """
+        return 8192
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Map every variable path to its shape, in the order of the Keras model."""
         shapes: dict[str, tuple[int, ...]] = {}
@@ -228,6 +236,15 @@ class Gemma3Config(GemmaConfig):
         if kind == "local":
             return Rope(10_000.0, self.local_rope_scaling_factor)
         return Rope(1_000_000.0, self.global_rope_scaling_factor)
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens of the longest sequence that the family was trained for.
+
+        Source: Gemma 3 report, section 2: 128K, reached by scaling the positions of
+        global layers; 32K for the models without it, 270M and 1B.
+        """
+        return 131_072 if self.global_rope_scaling_factor > 1 else 32_768
 
 
 TEXT_ONLY: Mapping[str, Any] = MappingProxyType(

@@ -6,6 +6,7 @@ whose plain product is the same, and back. It refuses to know files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +38,24 @@ def factor_shapes(
         a, b = pair_shapes(kernel, rank, shared=is_shared(layer, factorisation))
         shapes[f"{layer}/{FACTOR_A}"], shapes[f"{layer}/{FACTOR_B}"] = a, b
     return shapes
+
+
+def largest_rank(
+    config: GemmaConfig, *, targets: Sequence[str], factorisation: Factorisation
+) -> int:
+    """Return the rank above which an adapter has more than its kernel's own rank."""
+    shapes = factor_shapes(config, rank=1, targets=targets, factorisation=factorisation)
+    widths = [_width(path, shape) for path, shape in shapes.items()]
+    return min(widths)
+
+
+def _width(path: str, shape: tuple[int, ...]) -> int:
+    """Return how many numbers a factor of rank 1 maps from, or to, at a time."""
+    layer, _, factor = path.rpartition("/")
+    if factor == FACTOR_B:
+        return math.prod(shape[1:])
+    has_heads_first = layer.rsplit("/", 1)[-1] in HEADS_FIRST
+    return shape[-2] if has_heads_first else math.prod(shape[:-1])
 
 
 def is_shared(layer: str, factorisation: Factorisation) -> bool:

@@ -19,7 +19,6 @@ _CLASSES = {
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
 }
-_MAX_POSITIONS = {"gemma": 8192, "gemma2": 8192, "gemma3_text": 131_072}
 _INITIAL_DEVIATION = 0.02
 
 # Turns as `gemma.chat` writes them; a system message opens the first user turn.
@@ -99,7 +98,7 @@ def model_config(config: GemmaConfig, dtype: str, ids: dict[str, int]) -> dict:
         "hidden_activation": "gelu_pytorch_tanh",
         "initializer_range": _INITIAL_DEVIATION,
         "intermediate_size": config.ffw_dim,
-        "max_position_embeddings": _MAX_POSITIONS[kind],
+        "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.layer_norm_epsilon,
         "tie_word_embeddings": True,
         "use_cache": True,

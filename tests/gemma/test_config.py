@@ -69,3 +69,16 @@ def test_a_mapping_may_hold_more(config):
 def test_an_impossible_dimension_is_named(config, changes, message):
     with pytest.raises(ValueError, match=message):
         config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [
+        ("gemma_2b_en", 8192),
+        ("gemma2_27b_en", 8192),
+        ("gemma3_1b", 32_768),
+        ("gemma3_27b_text", 131_072),
+    ],
+)
+def test_positions_are_those_of_the_reports(name, positions):
+    assert BUILT_IN[name].config.max_positions == positions

@@ -14,6 +14,8 @@ import numpy as np
 
 from gemma.adapters import Adapter, base_hash, is_peft_directory, read_lora, read_peft
 from gemma.adapters.base import central_block
+from gemma.adapters.factors import largest_rank
+from gemma.config import GemmaConfig
 from gemma.lora import LoraSettings, lora_settings
 from gemma.presets import Preset, PresetFileError, WeightSource
 from gemma.stacked import StackedVariable
@@ -31,7 +33,7 @@ def adapter_settings(
     A file brings its own rank, alpha, targets and form.
 
     Raises:
-        ConfigError: The file's name is wrong.
+        ConfigError: The file's name is wrong, or the rank above what a kernel has.
         PresetError: The file is missing, damaged or another model's.
     """
     if config.rank == 0:
@@ -44,6 +46,7 @@ def adapter_settings(
         dropout=config.dropout,
     )
     if config.path is None:
+        _check_rank(settings, preset.config)
         return settings, None
     adapter = _read_adapter(config.path, preset)
     return lora_settings(
@@ -53,6 +56,25 @@ def adapter_settings(
         factorisation=adapter.factorisation,
         dropout=config.dropout,
     ), adapter
+
+
+def _check_rank(settings: LoraSettings, config: GemmaConfig) -> None:
+    """Refuse adapters of a higher rank than their kernels have.
+
+    Raises:
+        ConfigError: They are.
+    """
+    largest = largest_rank(
+        config, targets=settings.targets, factorisation=settings.factorisation
+    )
+    if settings.rank > largest:
+        raise ConfigError(
+            key="lora.rank",
+            expected=f"at most {largest}, the smallest dimension of the kernels of "
+            f"{', '.join(settings.targets)} in this preset",
+            received=settings.rank,
+            fix=f"lora.rank={largest}, or lora=none to train all weights",
+        )
 
 
 def hash_of_files(preset: Preset, source: WeightSource) -> str:

@@ -17,7 +17,7 @@ from gemma.adapters import Adapter
 from gemma.lora import LoraSettings
 from gemma.presets import Preset, PresetFileError, open_preset
 from gemma.tokenizers import GemmaTokenizer
-from trainer.config.errors import PresetError
+from trainer.config.errors import ConfigError, PresetError
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData, open_data
 from trainer.distribution.mesh import (
@@ -102,11 +102,12 @@ def assemble(
 
     Raises:
         PresetError: The preset cannot be opened.
-        ConfigError: The mesh, adapters, attention or remat are impossible.
+        ConfigError: Length, mesh, adapters, attention or remat are impossible.
     """
     if config.task in ("train", "plan"):  # the others have no backward pass
         check_remat(config.trainer.remat, devices[0])
     preset = open_preset_of(config.preset.name)
+    _check_length(config.data.sequence_length, preset)
     lora, adapter = saved, None
     if saved is None:
         lora, adapter = adapter_settings(config.lora, preset)
@@ -157,6 +158,22 @@ def open_preset_of(name: str) -> Preset:
         return open_preset(name)
     except PresetFileError as error:
         raise preset_error(error) from error
+
+
+def _check_length(sequence_length: int, preset: Preset) -> None:
+    """Refuse sequences that are longer than the family was trained for.
+
+    Raises:
+        ConfigError: They are.
+    """
+    most = preset.config.max_positions
+    if sequence_length > most:
+        raise ConfigError(
+            key="data.sequence_length",
+            expected=f"at most {most:,}, the positions of {preset.name}",
+            received=f"{sequence_length:,}",
+            fix=f"data.sequence_length={most}",
+        )
 
 
 def preset_error(error: PresetFileError) -> PresetError:

@@ -102,3 +102,20 @@ def test_an_adapter_file_of_another_name_or_place_is_named(golden):
 
 def test_rank_zero_means_no_adapters(golden):
     assert adapter_settings(LoraConfig(rank=0), golden) == (None, None)
+
+
+def test_a_rank_above_a_kernels_own_is_refused_with_the_largest(golden):
+    head_dim = golden.config.head_dim
+    adapter_settings(LoraConfig(rank=head_dim), golden)
+    with pytest.raises(ConfigError, match=rf"fix +lora.rank={head_dim}, or lora=none"):
+        adapter_settings(LoraConfig(rank=head_dim + 1), golden)
+
+
+def test_adapters_with_a_shared_factor_reach_over_all_heads(golden):
+    config = golden.config
+    width = min(config.hidden_dim, config.num_query_heads * config.head_dim)
+    lora = LoraConfig(rank=width, targets=["query"], factorisation="shared")
+    assert adapter_settings(lora, golden)[0].rank == width
+    lora = LoraConfig(rank=width + 1, targets=["query"], factorisation="shared")
+    with pytest.raises(ConfigError, match=f"at most {width}"):
+        adapter_settings(lora, golden)

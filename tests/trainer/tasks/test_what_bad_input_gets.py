@@ -61,6 +61,14 @@ def test_an_attention_that_the_device_has_not_is_refused(ends, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_sequence_beyond_the_positions_is_refused(ends, tmp_path):
+    code, shown = ends("data.sequence_length=8193", "run.name=x")
+    assert code == 2
+    assert "expected at most 8,192" in shown
+    assert "fix data.sequence_length=8192" in shown
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_directory_that_is_no_preset_is_named(ends, tmp_path):
     code, shown = ends(f"preset.name={tmp_path}")
     assert code == 4

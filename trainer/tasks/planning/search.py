@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from gemma.config import GemmaConfig
 from trainer.config.mesh_shape import auto_shapes
 from trainer.model.memory import MemoryPlan
 
@@ -78,7 +77,7 @@ class Search:
             lambda n: self.fits(
                 dataclasses.replace(self.plan, sequence_length=n * SEQUENCE_STEP)
             ),
-            most_positions(self.plan.config) // SEQUENCE_STEP,
+            self.plan.config.max_positions // SEQUENCE_STEP,
         )
         return most * SEQUENCE_STEP
 
@@ -181,17 +180,6 @@ class Search:
     @property
     def _now(self) -> int:
         return self.total(self.plan)
-
-
-def most_positions(config: GemmaConfig) -> int:
-    """Return the longest sequence that a model was made for.
-
-    Source: Gemma 1 and 2 reports, table 1; Gemma 3 report, section 2: 128K, reached by
-    scaling the positions of global layers, 32K for the 1B (and the 270M) without.
-    """
-    if config.architecture == "gemma":
-        return 8192
-    return 131_072 if config.rope("global").scaling_factor > 1 else 32_768
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

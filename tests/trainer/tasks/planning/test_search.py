@@ -1,11 +1,9 @@
 import dataclasses
 
-import pytest
-
 from gemma.lora import lora_settings
 from gemma.presets import BUILT_IN
 from trainer.model.memory import MemoryPlan
-from trainer.tasks.planning.search import Search, most_positions
+from trainer.tasks.planning.search import Search
 
 GIB = 2**30
 
@@ -56,19 +54,6 @@ def test_nothing_is_largest_where_the_state_alone_is_too_large():
 
 def test_no_sequence_is_longer_than_the_model_was_made_for():
     assert search_of(limit=10_000 * GIB).largest_sequence() == 8192
-
-
-@pytest.mark.parametrize(
-    ("name", "positions"),
-    [
-        ("gemma_2b_en", 8192),
-        ("gemma2_27b_en", 8192),
-        ("gemma3_1b", 32_768),
-        ("gemma3_27b_text", 131_072),
-    ],
-)
-def test_positions_are_those_of_the_reports(name, positions):
-    assert most_positions(BUILT_IN[name].config) == positions
 
 
 def test_a_compiler_that_needs_more_corrects_the_work_and_not_the_state():
