@@ -42,6 +42,8 @@ class Cloud:
         """Make a repository with our launch/, and a recorder where training begins."""
         for folder in ("launch", "trainer/config"):
             shutil.copytree(repository / folder, self.source / folder)
+        # else a trainer that is installed comes before this folder without a name
+        shutil.copy(repository / "trainer/__init__.py", self.source / "trainer")
         for name in ("pyproject.toml", "constraints.txt"):
             shutil.copy(repository / name, self.source)
         shutil.copy(f"{RECORDERS}/training.py", self.source / "trainer/__main__.py")
