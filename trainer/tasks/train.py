@@ -75,7 +75,7 @@ def run_training(
             allowed = from_primary("the change", lambda: directory.changes(config))
             run = Run(session, data, directory, screen, stop, finish)
             run.started = started
-            from_primary("the configuration", run.write_configuration)
+            from_primary("the configuration", lambda: run.write_configuration(config))
             if allowed:
                 run.tracker.event("changed", {"keys": allowed})
             return run.go()
@@ -116,11 +116,16 @@ class Run:
         self.tracker: Tracker = open_trackers(session, self.data, directory, screen)
         self.started = time.perf_counter()
 
-    def write_configuration(self) -> None:
-        """Keep what the run does from now on, before it does it."""
+    def write_configuration(self, typed: RunConfig) -> None:
+        """Keep what the run does from now on, before it does it.
+
+        Args:
+            typed: The configuration before the devices filled it in: the same command
+                is compared with it when it goes on.
+        """
         self.directory.forget_done()
-        self.directory.write_config(self.config)
-        if self.config.lora.path is not None:
+        self.directory.write_config(typed)
+        if typed.lora.path is not None:
             keep_settings(self.directory, self.session.model.lora)
 
     def go(self) -> int:
