@@ -73,9 +73,7 @@ def choose_mesh(
         check_slices(shape, slices)
         check_batch(shape, microbatch_size)
         return MeshChoice(shape)
-    inside = [s for s in auto_shapes(num_devices) if s[0] % slices == 0]
-    shapes = [s for s in inside if microbatch_size % s[0] == 0]
-    shapes = shapes or [(slices, num_devices // slices)]  # 7 devices, a batch of 16
+    shapes = candidate_shapes(num_devices, microbatch_size, slices=slices)
     for shape in shapes:
         needed = planned_bytes(shape)
         if bytes_per_device is None or needed <= bytes_per_device:
@@ -87,6 +85,21 @@ def choose_mesh(
         received=f"at least {_gib(smallest)} a device of {_gib(bytes_per_device or 0)}",
         fix=f"more devices, {SMALLER_STEP}",
     )
+
+
+def candidate_shapes(
+    num_devices: int, microbatch_size: int, *, slices: int = 1
+) -> list[tuple[int, int]]:
+    """Return the shapes that `auto` tries, the first it prefers; never none.
+
+    Args:
+        num_devices: Devices of all processes.
+        microbatch_size: Sequences of a forward pass; `batch` must divide it.
+        slices: Slices over which `batch` runs.
+    """
+    inside = [s for s in auto_shapes(num_devices) if s[0] % slices == 0]
+    shapes = [s for s in inside if microbatch_size % s[0] == 0]
+    return shapes or [(slices, num_devices // slices)]  # 7 devices, a batch of 16
 
 
 def build_mesh(shape: tuple[int, int], devices: Sequence[jax.Device]) -> Mesh:

@@ -6,6 +6,7 @@ from gemma.lora import lora_settings
 from trainer.__main__ import compose
 from trainer.config.errors import ConfigError
 from trainer.config.topology import parse_topology
+from trainer.distribution.mesh import choose_mesh
 from trainer.run import run
 from trainer.tasks.planning.chips import undescribed
 from trainer.tasks.planning.preparing import prepare
@@ -205,6 +206,25 @@ def test_auto_takes_the_smallest_mesh_where_none_fits(planned):
         for mesh in ("8x1", "4x2", "2x4", "1x8")
     ]
     assert plan["total_bytes_per_device"] == min(totals)
+
+
+@pytest.mark.parametrize(
+    ("devices", "size"),
+    [(6, 4), (7, 16), (12, 8), (24, 4)],
+)
+def test_auto_plans_the_mesh_that_training_takes(devices, size):
+    target = undescribed(parse_topology(f"h100:{devices}"))
+    words = ["preset=gemma2_tiny_en", f"trainer.global_batch_size={size}"]
+    config = compose(words)
+    planned = prepare(config, target)
+    choice = choose_mesh(
+        "auto",
+        num_devices=devices,
+        microbatch_size=size,
+        planned_bytes=planned.memory.bytes_per_device,
+        bytes_per_device=target.bytes_per_device,
+    )
+    assert planned.config.mesh.shape == str(choice)
 
 
 def test_a_plan_waits_for_no_other_process(planned):

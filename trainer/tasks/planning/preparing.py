@@ -11,8 +11,9 @@ import dataclasses
 from gemma.lora import LoraSettings
 from gemma.presets import Preset
 from trainer.config.limits import CHOICES
-from trainer.config.mesh_shape import auto_shapes, parse_shape
+from trainer.config.mesh_shape import parse_shape
 from trainer.config.schema import LoraConfig, RunConfig
+from trainer.distribution.mesh import candidate_shapes
 from trainer.model.adapters import adapter_settings
 from trainer.model.memory import MemoryPlan
 from trainer.tasks.planning.chips import Target
@@ -124,8 +125,7 @@ def _shape(config: RunConfig, memory: MemoryPlan, target: Target) -> tuple[int, 
     if config.mesh.shape != "auto":
         return parse_shape(config.mesh.shape)
     slices = config.mesh.slices or 1
-    shapes = [s for s in auto_shapes(target.num_devices) if s[0] % slices == 0]
-    shapes = [s for s in shapes if memory.microbatch_size % s[0] == 0] or shapes[-1:]
+    shapes = candidate_shapes(target.num_devices, memory.microbatch_size, slices=slices)
     limit = target.bytes_per_device
     fitting = (
         s for s in shapes if limit is None or memory.bytes_per_device(s) <= limit
