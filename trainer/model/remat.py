@@ -28,9 +28,27 @@ def check_remat(choice: str, device: jax.Device) -> None:
     kinds = {memory.kind for memory in device.addressable_memories()}
     if device.platform != "cpu" and HOST_MEMORY in kinds:
         return
-    raise ConfigError(
+    raise _no_host(device.device_kind)
+
+
+def check_remat_on(choice: str, platform: str) -> None:
+    """Refuse the same for chips that are not here, by their platform.
+
+    Args:
+        choice: Of `trainer.remat`.
+        platform: As JAX names it.
+
+    Raises:
+        ConfigError: It is a CPU, which shares the host's memory.
+    """
+    if choice == "offload" and platform == "cpu":
+        raise _no_host(platform)
+
+
+def _no_host(kind: str) -> ConfigError:
+    return ConfigError(
         key="trainer.remat",
-        expected=f"a choice for {device.device_kind} devices, which have no memory "
+        expected=f"a choice for {kind} devices, which have no memory "
         f"beside {HOST_MEMORY}",
         received="offload",
         fix="trainer.remat=block",

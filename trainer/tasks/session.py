@@ -107,7 +107,7 @@ def assemble(
     if config.task in ("train", "plan"):  # the others have no backward pass
         check_remat(config.trainer.remat, devices[0])
     preset = open_preset_of(config.preset.name)
-    _check_length(config.data.sequence_length, preset)
+    check_length(config.data.sequence_length, preset)
     lora, adapter = saved, None
     if saved is None:
         lora, adapter = adapter_settings(config.lora, preset)
@@ -160,7 +160,7 @@ def open_preset_of(name: str) -> Preset:
         raise preset_error(error) from error
 
 
-def _check_length(sequence_length: int, preset: Preset) -> None:
+def check_length(sequence_length: int, preset: Preset) -> None:
     """Refuse sequences that are longer than the family was trained for.
 
     Raises:

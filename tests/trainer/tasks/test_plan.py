@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from trainer.config.errors import ConfigError
 from trainer.config.topology import parse_topology
 from trainer.distribution.mesh import choose_mesh
 from trainer.run import run
-from trainer.tasks.planning.chips import undescribed
+from trainer.tasks.planning.chips import target_of, undescribed
 from trainer.tasks.planning.preparing import prepare
 from trainer.tasks.run_directory import RunDirectory
 
@@ -225,6 +226,29 @@ def test_auto_plans_the_mesh_that_training_takes(devices, size):
         bytes_per_device=target.bytes_per_device,
     )
     assert planned.config.mesh.shape == str(choice)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data.sequence_length=100000", "mesh=8x1"], "at most 8,192, the positions"),
+        (["trainer.global_batch_size=6", "mesh=4x2"], r"mesh's batch axis \(4\)"),
+        (["mesh.slices=4", "mesh=2x16"], "4 slices share evenly"),
+    ],
+)
+def test_an_estimate_refuses_what_training_refuses(words, told):
+    slices = 4 if "mesh.slices=4" in words else 1
+    target = undescribed(parse_topology("h100:8"))
+    target = dataclasses.replace(target, num_devices=8 * slices)
+    with pytest.raises(ConfigError, match=told):
+        prepare(compose(["preset=gemma2_2b_en", *words]), target)
+
+
+def test_an_estimate_for_a_cpu_refuses_offload():
+    target = target_of(parse_topology("cpu:8"))
+    config = compose(["preset=gemma2_tiny_en", "trainer.remat=offload", "mesh=2x4"])
+    with pytest.raises(ConfigError, match="a choice for cpu devices"):
+        prepare(config, dataclasses.replace(target, devices=None))
 
 
 def test_a_plan_waits_for_no_other_process(planned):

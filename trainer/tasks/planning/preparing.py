@@ -11,15 +11,16 @@ import dataclasses
 from gemma.lora import LoraSettings
 from gemma.presets import Preset
 from trainer.config.limits import CHOICES
-from trainer.config.mesh_shape import parse_shape
+from trainer.config.mesh_shape import check_batch, check_slices, parse_shape
 from trainer.config.schema import LoraConfig, RunConfig
 from trainer.distribution.mesh import candidate_shapes
 from trainer.model.adapters import adapter_settings
 from trainer.model.memory import MemoryPlan
+from trainer.model.remat import check_remat_on
 from trainer.tasks.planning.chips import Target
 from trainer.tasks.planning.memory_plan import memory_plan
 from trainer.tasks.planning.search import Search
-from trainer.tasks.session import open_preset_of, with_dtype
+from trainer.tasks.session import check_length, open_preset_of, with_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,11 @@ def prepare(
 
     Raises:
         PresetError: There is no such preset.
-        ConfigError: The adapters are impossible.
+        ConfigError: Length, mesh, adapters, attention or remat are impossible.
     """
+    check_remat_on(config.trainer.remat, target.platform)
     preset = open_preset_of(config.preset.name)
+    check_length(config.data.sequence_length, preset)
     lora = saved or adapter_settings(config.lora, preset)[0]
     config = with_dtype(config, target.platform)
     memory = memory_plan(config, preset.config, lora, platform=target.platform)
@@ -122,9 +125,12 @@ def _without_file(config: RunConfig, lora: LoraSettings | None) -> LoraConfig:
 
 def _shape(config: RunConfig, memory: MemoryPlan, target: Target) -> tuple[int, int]:
     """Return the mesh asked for; `auto` takes the first that fits, or the smallest."""
-    if config.mesh.shape != "auto":
-        return parse_shape(config.mesh.shape)
     slices = config.mesh.slices or 1
+    if config.mesh.shape != "auto":
+        shape = parse_shape(config.mesh.shape)
+        check_slices(shape, slices)
+        check_batch(shape, memory.microbatch_size)
+        return shape
     shapes = candidate_shapes(target.num_devices, memory.microbatch_size, slices=slices)
     limit = target.bytes_per_device
     fitting = (
