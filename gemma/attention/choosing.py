@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
+import jax
 from jax.sharding import Mesh
 
 Choice = Literal["auto", "reference", "blocked", "splash", "cudnn"]
@@ -37,7 +38,11 @@ class Target(NamedTuple):
     @classmethod
     def of_mesh(cls, mesh: Mesh) -> Target:
         """Return the target that the devices of a mesh are."""
-        device = mesh.devices.flat[0]
+        return cls.of_device(mesh.devices.flat[0])
+
+    @classmethod
+    def of_device(cls, device: jax.Device) -> Target:
+        """Return the target that a device is."""
         if device.platform != "gpu":
             return cls(device.platform)
         major = str(device.compute_capability).split(".")[0]  # AMD's: gfx942

@@ -20,11 +20,12 @@ class Chip:
         name: As in `plan.topology`.
         device_kinds: What JAX calls its devices.
         peak_flops_per_second: Of bfloat16 matrix products, dense, float32 sums.
-        memory_bytes: What the maker states; the runtime keeps some of it.
+        memory_bytes: What the maker or its driver states; the runtime keeps some.
         memory_bytes_per_second: Between the chip and that memory.
         interconnect_bytes_per_second: To all neighbours of a slice or a node together,
             both directions added.
         source: Where the figures are from.
+        largest_fused_head_dim: Of cuDNN's attention: 256 from Hopper on, else 128.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Chip:
     memory_bytes_per_second: float
     interconnect_bytes_per_second: float
     source: str
+    largest_fused_head_dim: int = 128
 
 
 def _row(
@@ -44,6 +46,7 @@ def _row(
     gb_per_second: int,
     links_gb_per_second: int,
     source: str,
+    largest_fused_head_dim: int = 128,
 ) -> Chip:
     return Chip(
         name=name,
@@ -53,14 +56,15 @@ def _row(
         memory_bytes_per_second=gb_per_second * 1e9,
         interconnect_bytes_per_second=links_gb_per_second * 1e9,
         source=source,
+        largest_fused_head_dim=largest_fused_head_dim,
     )
 
 
-_GIB, _GB = 2**30, 10**9
+_GIB, _MIB = 2**30, 2**20
 _TPU_DOCS = "docs.cloud.google.com/tpu/docs/"
 
-# Google writes GB and means GiB: of the 96 of v5p, 95 can be allocated. The links of v4
-# are 6 of 50 GB/s each way (Jouppi et al., arXiv 2304.01433, table 4).
+# Google writes GB and means GiB: programs get 95.74 of a v5p, its page says 95.
+# The links of v4 are 6 of 50 GB/s each way (Jouppi et al., arXiv 2304.01433, table 4).
 _TPUS = (
     _row(
         *("v4", "TPU v4"),
@@ -98,11 +102,14 @@ _TPUS = (
 
 # NVIDIA states rates with sparsity, twice those here. The PCIe cards of a100 and h100
 # are slower and not meant. Links are NVLink, and PCIe where there is none.
+# Memory is the total that nvidia-smi tells of these cards with ECC on, not the round
+# number of the data sheet: thundergolfer.com/blog/nvidia-gpu-memory-capacity lists all
+# but b200, whose 183,359 MiB are what driver 570.172 tells of an HGX board.
 _NVIDIA = (
     _row(
         *("a100", "NVIDIA A100-SXM4-40GB"),
         tera_flops=312,
-        memory=40 * _GB,
+        memory=40_960 * _MIB,
         gb_per_second=1555,
         links_gb_per_second=600,
         source="NVIDIA A100 data sheet, SXM, 40 GB",
@@ -110,7 +117,7 @@ _NVIDIA = (
     _row(
         *("a100-80gb", "NVIDIA A100-SXM4-80GB"),
         tera_flops=312,
-        memory=80 * _GB,
+        memory=81_920 * _MIB,
         gb_per_second=2039,
         links_gb_per_second=600,
         source="NVIDIA A100 data sheet, SXM, 80 GB",
@@ -118,31 +125,34 @@ _NVIDIA = (
     _row(
         *("h100", "NVIDIA H100 80GB HBM3"),
         tera_flops=989.4,
-        memory=80 * _GB,
+        memory=81_559 * _MIB,
         gb_per_second=3350,
         links_gb_per_second=900,
         source="NVIDIA H100 data sheet, SXM",
+        largest_fused_head_dim=256,
     ),
     _row(
         *("h200", "NVIDIA H200"),
         tera_flops=989.4,
-        memory=141 * _GB,
+        memory=143_771 * _MIB,
         gb_per_second=4800,
         links_gb_per_second=900,
         source="NVIDIA H200 data sheet, SXM",
+        largest_fused_head_dim=256,
     ),
     _row(
         *("b200", "NVIDIA B200"),
         tera_flops=2250,
-        memory=180 * _GB,
+        memory=183_359 * _MIB,
         gb_per_second=8000,
         links_gb_per_second=1800,
         source="NVIDIA HGX B200 data sheet, 1000 W",
+        largest_fused_head_dim=256,
     ),
     _row(
         *("l4", "NVIDIA L4"),
         tera_flops=121,
-        memory=24 * _GB,
+        memory=23_034 * _MIB,
         gb_per_second=300,
         links_gb_per_second=64,
         source="NVIDIA L4 data sheet",
@@ -150,7 +160,7 @@ _NVIDIA = (
     _row(
         *("l40s", "NVIDIA L40S"),
         tera_flops=362,
-        memory=48 * _GB,
+        memory=46_068 * _MIB,
         gb_per_second=864,
         links_gb_per_second=64,
         source="NVIDIA L40S data sheet",

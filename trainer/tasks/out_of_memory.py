@@ -12,6 +12,7 @@ import resource
 
 import jax
 
+from gemma.attention import Target
 from trainer.config.errors import SMALLER_STEP, MemoryPlanError, RunError
 from trainer.config.schema import RunConfig
 from trainer.distribution.mesh import device_bytes
@@ -38,6 +39,7 @@ def out_of_memory(error: BaseException, config: RunConfig) -> MemoryPlanError:
             num_devices=jax.device_count(),
             platform=device.platform,
             bytes_per_device=device_bytes(device) or _host_bytes(),
+            largest_fused_head_dim=Target.of_device(device).largest_fused_head_dim,
         )
     except (RunError, MemoryError):  # another task's preset, or nothing left at all
         table, advice = "", []

@@ -14,6 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from gemma.adapters import Adapter
+from gemma.attention import Target
 from gemma.lora import LoraSettings
 from gemma.presets import Preset, PresetFileError, open_preset
 from gemma.tokenizers import GemmaTokenizer
@@ -114,8 +115,14 @@ def assemble(
     config = with_dtype(config, devices[0].platform)
     quantize = config.preset.quantize
     quantize = None if quantize == "none" else quantize
-    platform = devices[0].platform
-    plan = memory_plan(config, preset.config, lora, platform=platform)
+    fused = Target.of_device(devices[0]).largest_fused_head_dim
+    plan = memory_plan(
+        config,
+        preset.config,
+        lora,
+        platform=devices[0].platform,
+        largest_fused_head_dim=fused,
+    )
     choice = choose_mesh(
         config.mesh.shape,
         num_devices=len(devices),

@@ -48,7 +48,22 @@ def test_figures_are_those_of_the_data_sheets():
     assert v5e.memory_bytes_per_second == 819e9
     assert v5e.interconnect_bytes_per_second == 400e9
     assert h100.peak_flops_per_second == 989.4e12
-    assert h100.memory_bytes == 80_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "mebibytes"),
+    [
+        ("a100", 40960),
+        ("a100-80gb", 81920),
+        ("h100", 81559),
+        ("h200", 143771),
+        ("b200", 183359),
+        ("l4", 23034),
+        ("l40s", 46068),
+    ],
+)
+def test_memory_of_nvidias_chips_is_what_their_driver_tells(name, mebibytes):
+    assert CHIPS[name].memory_bytes == mebibytes * 2**20
 
 
 def test_no_chip_turns_a_byte_into_more_than_600_operations():

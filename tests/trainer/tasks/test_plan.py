@@ -89,7 +89,7 @@ def test_what_does_not_fit_ends_with_5_and_advice(planned):
     assert (code, plan["fits"]) == (5, False)
     assert plan["bytes_per_device"]["headroom"] < 0
     changes = {change["change"]: change for change in plan["advice"]}
-    # 27 billion weights of 2 bytes on 30 GB: half a byte each leaves room for a step
+    # 27 billion weights of 2 bytes on 30 GiB: half a byte each leaves room for a step
     assert changes["preset.quantize=int4"]["fits"]
 
 
@@ -249,6 +249,18 @@ def test_an_estimate_for_a_cpu_refuses_offload():
     config = compose(["preset=gemma2_tiny_en", "trainer.remat=offload", "mesh=2x4"])
     with pytest.raises(ConfigError, match="a choice for cpu devices"):
         prepare(config, dataclasses.replace(target, devices=None))
+
+
+@pytest.mark.parametrize(
+    ("chips", "path"),
+    [("a100:1", "blocked"), ("l4:1", "blocked"), ("l40s:1", "blocked")]
+    + [("h100:1", "cudnn"), ("h200:1", "cudnn"), ("b200:1", "cudnn")],
+)
+def test_cudnn_is_planned_where_its_kernels_take_gemmas_heads(chips, path):
+    words = ["preset=gemma3_1b", "data.pack=false", "preset.dtype=bfloat16"]
+    planned = prepare(compose(words), undescribed(parse_topology(chips)))
+    assert planned.preset.config.head_dim == 256
+    assert planned.memory.attention == path
 
 
 def test_a_plan_waits_for_no_other_process(planned):

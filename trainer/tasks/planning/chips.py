@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import jax
 
+from gemma import attention
 from trainer.config.errors import ConfigError
 from trainer.config.topology import Platform, Topology
 from trainer.distribution.chips import CHIPS, chip_of
@@ -42,6 +43,7 @@ class Target:
         devices: To compile for, here or described; None where there is no compiler.
         reason: Why there is no compiler; empty where there is.
         topology: Chips that can be had in other numbers; None where they are here.
+        largest_fused_head_dim: Of cuDNN's attention there.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Target:
     devices: Sequence[jax.Device] | None
     reason: str = ""
     topology: Topology | None = None
+    largest_fused_head_dim: int = 128
 
 
 def target_of(topology: Topology | None) -> Target:
@@ -88,6 +91,7 @@ def undescribed(topology: Topology) -> Target:
         devices=None,
         reason=reason,
         topology=topology,
+        largest_fused_head_dim=CHIPS[topology.chip].largest_fused_head_dim,
     )
 
 
@@ -105,6 +109,7 @@ def _here() -> Target:
         num_devices=len(devices),
         bytes_per_device=limit,
         devices=devices,
+        largest_fused_head_dim=attention.Target.of_device(first).largest_fused_head_dim,
     )
 
 

@@ -18,6 +18,7 @@ def explain_memory(
     num_devices: int,
     platform: str,
     bytes_per_device: int | None,
+    largest_fused_head_dim: int = 128,
 ) -> tuple[str, list[str]]:
     """Return a table of the estimated bytes of each device, and what to change.
 
@@ -26,6 +27,7 @@ def explain_memory(
         num_devices: That it runs on.
         platform: As JAX names it.
         bytes_per_device: Memory of a device; None where nobody knows.
+        largest_fused_head_dim: Of cuDNN's attention there.
     """
     target = Target(
         name=f"{platform}:{num_devices}",
@@ -33,6 +35,7 @@ def explain_memory(
         num_devices=num_devices,
         bytes_per_device=bytes_per_device,
         devices=None,
+        largest_fused_head_dim=largest_fused_head_dim,
     )
     planned = prepare(config, target)
     needed = planned.memory.estimate(planned.shape)

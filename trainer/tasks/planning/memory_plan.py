@@ -24,6 +24,7 @@ def memory_plan(
     lora: LoraSettings | None,
     *,
     platform: str,
+    largest_fused_head_dim: int = 128,
 ) -> MemoryPlan:
     """Return the estimate of a configuration whose dtype is filled in.
 
@@ -32,10 +33,13 @@ def memory_plan(
         dimensions: Of its preset.
         lora: Its adapters; None where all weights are trained.
         platform: `cpu`, `gpu` (or `cuda`) or `tpu`, whose kernels differ.
+        largest_fused_head_dim: Of cuDNN's attention there.
 
     Raises:
         ConfigError: `trainer.attention` cannot run there.
     """
+    name = "gpu" if platform == "cuda" else platform
+    target = Target(name, largest_fused_head_dim)
     trainer, preset = config.trainer, config.preset
     quantize = None if preset.quantize == "none" else preset.quantize
     only_adapters = lora is not None or quantize is not None
@@ -58,19 +62,18 @@ def memory_plan(
         microbatch_size=trainer.forward_size,
         microbatches=trainer.global_batch_size // trainer.forward_size,
         remat=trainer.remat,
-        attention=_attention(config, dimensions, platform),
+        attention=_attention(config, dimensions, target),
         loss_chunk_tokens=trainer.loss_chunk_tokens,
         slot_bytes=slots,
         program_bytes=_program_bytes(dimensions, platform),
     )
 
 
-def _attention(config: RunConfig, dimensions: GemmaConfig, platform: str) -> str:
-    """Return the path that attention will take on a platform."""
-    name = "gpu" if platform == "cuda" else platform
+def _attention(config: RunConfig, dimensions: GemmaConfig, target: Target) -> str:
+    """Return the path that attention will take there."""
     return attention_path(
         config.trainer.attention,
-        Target(name, largest_fused_head_dim=256),
+        target,
         model=dimensions,
         dtype=config.preset.dtype,
         is_packed=config.data.pack,

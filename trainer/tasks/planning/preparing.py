@@ -70,7 +70,13 @@ def prepare(
     check_length(config.data.sequence_length, preset)
     lora = saved or adapter_settings(config.lora, preset)[0]
     config = with_dtype(config, target.platform)
-    memory = memory_plan(config, preset.config, lora, platform=target.platform)
+    memory = memory_plan(
+        config,
+        preset.config,
+        lora,
+        platform=target.platform,
+        largest_fused_head_dim=target.largest_fused_head_dim,
+    )
     shape = _shape(config, memory, target)
     mesh = dataclasses.replace(config.mesh, shape=f"{shape[0]}x{shape[1]}")
     return Planned(

@@ -38,7 +38,7 @@ def test_more_simulated_devices_than_jax_was_told_are_refused():
     [
         ("v5e:2x4", round(15.75 * GIB), "no libtpu here"),
         ("v5p:2x2x1", round(95.74 * GIB), "no libtpu here"),
-        ("h100:8", 60 * 10**9, "planned by estimate"),
+        ("h100:8", 81_559 * 2**20 * 3 // 4, "planned by estimate"),
     ],
 )
 def test_chips_that_nothing_compiles_for_are_known_by_their_memory(
