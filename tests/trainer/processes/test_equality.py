@@ -47,7 +47,7 @@ def adapters(starter, name):
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("alone", ["eight", "one"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("mesh", MESHES)
