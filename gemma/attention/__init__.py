@@ -1,6 +1,6 @@
 """Attention among the tokens of a sequence: one function, a path for each device."""
 
-from gemma.attention.attention import Attention
+from gemma.attention.attention import Attention, largest_block
 from gemma.attention.choosing import CHOICES, Facts, Target, Unfit, choose
 from gemma.attention.one_query import attend_one_query
 from gemma.attention.scores import KEPT
@@ -16,5 +16,6 @@ __all__ = [
     "Unfit",
     "attend_one_query",
     "choose",
+    "largest_block",
     "see",
 ]

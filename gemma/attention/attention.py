@@ -23,6 +23,11 @@ from gemma.attention.sight import Sight
 OTHER_BLOCK = 512  # a step of a loop costs an accelerator more; not measured on one
 
 
+def largest_block(platform: str) -> int:
+    """Return the places of a block at most, where `blocked` runs on a platform."""
+    return LARGEST_BLOCK if platform == "cpu" else OTHER_BLOCK
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attention:
     """The attention of a program.
@@ -113,6 +118,6 @@ class Attention:
 
             return functools.partial(attend_splash, interpret=self.interpret)
         if name == "blocked":
-            largest = LARGEST_BLOCK if self.target.platform == "cpu" else OTHER_BLOCK
+            largest = largest_block(self.target.platform)
             return functools.partial(attend_blocked, largest_block=largest)
         return {"reference": attend_reference, "cudnn": attend_cudnn}[name]

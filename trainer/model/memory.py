@@ -12,6 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+from gemma.attention.blocked import LARGEST_BLOCK
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable, table
 from gemma.lora import LoraSettings
@@ -67,6 +68,7 @@ class MemoryPlan:
         microbatches: Forwards per step.
         remat: `trainer.remat`.
         attention: Path that computes attention.
+        attention_block: Places of a block at most, where the path is `blocked`.
         loss_chunk_tokens: `trainer.loss_chunk_tokens`.
         slot_bytes: Asks the optimizer.
         program_bytes: Of the program itself, where it lies in the device's memory.
@@ -84,6 +86,7 @@ class MemoryPlan:
     loss_chunk_tokens: int
     slot_bytes: SlotBytes
     program_bytes: int = 0
+    attention_block: int = LARGEST_BLOCK
 
     @property
     def is_full(self) -> bool:
@@ -134,6 +137,7 @@ class MemoryPlan:
             microbatch_size=self.microbatch_size,
             remat=self.remat,
             attention=self.attention,
+            attention_block=self.attention_block,
             loss_chunk_tokens=self.loss_chunk_tokens,
         )
 

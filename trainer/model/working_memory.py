@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from gemma.attention.blocked import LARGEST_BLOCK
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.layout.listing import ITEM_BYTES
@@ -37,6 +36,7 @@ class Work:
         microbatch_size: Sequences per forward, on all devices.
         remat: `trainer.remat`.
         attention: Path that computes attention.
+        attention_block: Places of a block at most, where the path is `blocked`.
         loss_chunk_tokens: `trainer.loss_chunk_tokens`.
     """
 
@@ -49,6 +49,7 @@ class Work:
     microbatch_size: int
     remat: str
     attention: str
+    attention_block: int
     loss_chunk_tokens: int
 
     @property
@@ -144,7 +145,6 @@ def _kept(work: Work) -> int:
     between = work.feed_forward + work.heads + work.hidden + 4 * work.between
     kept = {
         "none": layers * (products + between),
-        "everything_saveable": layers * (products + between),
         "attention": layers * products + steps * work.between,
         "dots_saveable": layers * (products + _scores(work)) + steps * work.between,
         "dots_with_no_batch_dims_saveable": layers * products + steps * work.between,
@@ -162,7 +162,7 @@ def _backward(work: Work) -> int:
     gradient that arrives, a layer's weights for each that is gathered, and the kernels
     that the compiler lays out anew for the whole stack.
     """
-    again = 0 if work.remat in ("none", "everything_saveable") else work.period
+    again = 0 if work.remat == "none" else work.period
     live = (3 * again + 2) * work.feed_forward + (again + 2) * work.hidden
     live += 2 * max(again, 1) * work.heads + max(again, 1) * _scores(work)
     gathered = work.period if work.layout.mesh_shape[0] > 1 else 1
@@ -206,6 +206,6 @@ def _scores(work: Work) -> int:
     if work.attention in ("splash", "cudnn"):
         return 0
     if work.attention == "blocked":
-        length = min(length, LARGEST_BLOCK)
+        length = min(length, work.attention_block)
     heads = work._each(work.config.num_query_heads)
     return work.sequences * heads * length**2 * FLOAT32

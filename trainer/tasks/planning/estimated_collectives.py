@@ -33,7 +33,7 @@ def estimated_collectives(plan: MemoryPlan, shape: tuple[int, int]) -> list[Coll
 
 
 def _passes(plan: MemoryPlan) -> int:
-    again = plan.remat not in ("none", "everything_saveable")
+    again = plan.remat != "none"
     return (3 if again else 2) * plan.microbatches
 
 

@@ -6,7 +6,7 @@ configuration, with the optimizer's own slots and the path that attention takes.
 
 from __future__ import annotations
 
-from gemma.attention import Target
+from gemma.attention import Target, largest_block
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.lora import LoraSettings
@@ -63,6 +63,7 @@ def memory_plan(
         microbatches=trainer.global_batch_size // trainer.forward_size,
         remat=trainer.remat,
         attention=_attention(config, dimensions, target),
+        attention_block=largest_block(target.platform),
         loss_chunk_tokens=trainer.loss_chunk_tokens,
         slot_bytes=slots,
         program_bytes=_program_bytes(dimensions, platform),

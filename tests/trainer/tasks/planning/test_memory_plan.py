@@ -47,6 +47,18 @@ def test_attention_that_chips_cannot_run_is_refused():
         memory_plan(config, TINY, None, platform="cuda")
 
 
+def test_scores_of_an_accelerator_are_a_larger_block_than_a_cpus():
+    words = ["preset.dtype=bfloat16", "data.sequence_length=1024"]
+    config = compose([*words, "trainer.microbatch_size=8"])
+    cpu = memory_plan(config, TINY, None, platform="cpu")
+    gpu = memory_plan(config, TINY, None, platform="gpu")
+    assert (cpu.attention, gpu.attention) == ("blocked", "blocked")
+    assert (cpu.attention_block, gpu.attention_block) == (128, 512)
+    # 8 sequences, 4 heads, float32
+    more = 8 * 4 * 4 * (512**2 - 128**2)
+    assert gpu.estimate((1, 1)).total - cpu.estimate((1, 1)).total >= more
+
+
 @pytest.mark.parametrize(
     ("platform", "path"), [("tpu", "splash"), ("cpu", "blocked"), ("cuda", "blocked")]
 )
