@@ -7,14 +7,12 @@ first line.
 
 from __future__ import annotations
 
-import os
-import resource
-
 import jax
 
 from gemma.attention import Target
 from trainer.config.errors import SMALLER_STEP, MemoryPlanError, RunError
 from trainer.config.schema import RunConfig
+from trainer.distribution.host_memory import host_bytes
 from trainer.distribution.mesh import device_bytes
 from trainer.tasks.planning.explain import explain_memory
 
@@ -38,7 +36,8 @@ def out_of_memory(error: BaseException, config: RunConfig) -> MemoryPlanError:
             config,
             num_devices=jax.device_count(),
             platform=device.platform,
-            bytes_per_device=device_bytes(device) or _host_bytes(),
+            bytes_per_device=device_bytes(device)
+            or host_bytes() // jax.local_device_count(),
             largest_fused_head_dim=Target.of_device(device).largest_fused_head_dim,
         )
     except (RunError, MemoryError):  # another task's preset, or nothing left at all
@@ -49,11 +48,3 @@ def out_of_memory(error: BaseException, config: RunConfig) -> MemoryPlanError:
         received="\n".join([told[0][:200], *table.splitlines()]),
         fix="\n".join(advice[:ADVICE_SHOWN]) or SMALLER_STEP,
     )
-
-
-def _host_bytes() -> int:
-    """Return each CPU device's part of this machine's memory, or of what is allowed."""
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
-    whole = physical if allowed == resource.RLIM_INFINITY else min(physical, allowed)
-    return whole // jax.local_device_count()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-import os
 from collections.abc import Sequence
 
 import jax
@@ -18,6 +17,7 @@ from gemma import attention
 from trainer.config.errors import ConfigError
 from trainer.config.topology import Platform, Topology
 from trainer.distribution.chips import CHIPS, chip_of
+from trainer.distribution.host_memory import host_bytes
 from trainer.distribution.mesh import device_bytes
 
 GIB = 2**30
@@ -102,7 +102,7 @@ def _here() -> Target:
     known = chip_of(first.device_kind)
     limit = device_bytes(first)
     if platform == "cpu":
-        limit = _host_bytes() // len(devices)
+        limit = host_bytes() // len(devices)
     return Target(
         name=f"{known.name if known else first.device_kind}:{len(devices)}, here",
         platform=platform,
@@ -126,7 +126,7 @@ def _simulated(topology: Topology) -> Target:
         name=str(topology),
         platform="cpu",
         num_devices=topology.devices,
-        bytes_per_device=_host_bytes() // topology.devices,
+        bytes_per_device=host_bytes() // topology.devices,
         devices=devices[: topology.devices],
     )
 
@@ -152,8 +152,3 @@ def _tpu_devices(topology: Topology) -> list[jax.Device]:
             fix="plan.topology=v5e:2x4, or another slice",
         ) from error
     return list(found.devices)
-
-
-def _host_bytes() -> int:
-    """Return the memory of this machine, which simulated devices share."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

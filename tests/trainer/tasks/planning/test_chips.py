@@ -1,20 +1,18 @@
-import os
-
 import jax
 import pytest
 
 from trainer.config.errors import ConfigError
 from trainer.config.topology import Topology, parse_topology
+from trainer.distribution.host_memory import host_bytes
 from trainer.tasks.planning.chips import target_of, undescribed
 
 GIB = 2**30
 
 
 def test_simulated_devices_share_the_memory_of_this_machine():
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     target = target_of(parse_topology("cpu:4"))
     assert (target.platform, target.num_devices) == ("cpu", 4)
-    assert target.bytes_per_device == host // 4
+    assert target.bytes_per_device == host_bytes() // 4
     assert list(target.devices) == jax.devices()[:4]
 
 
