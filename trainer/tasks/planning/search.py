@@ -66,20 +66,27 @@ class Search:
     def largest_microbatch(self) -> int:
         """Return the most sequences per forward that fit; 0 where not one does."""
         axis = self.shape[0]
+        # a smaller one has several forwards, which add up a second gradient: where the
+        # one asked for fits, they may not
+        asked = self.plan.microbatch_size if self.fits(self.plan) else 0
         most = _largest(
-            lambda n: self.fits(self._with_microbatch(n * axis)), _LARGEST_MICROBATCH
+            lambda n: self.fits(self._with_microbatch(n * axis)),
+            _LARGEST_MICROBATCH,
+            known=asked // axis,
         )
         return most * axis
 
     def largest_sequence(self) -> int:
         """Return the most tokens of a sequence that fit; 0 where the fewest do not."""
+        asked = self.plan.sequence_length if self.fits(self.plan) else 0
         most = _largest(
             lambda n: self.fits(
                 dataclasses.replace(self.plan, sequence_length=n * SEQUENCE_STEP)
             ),
             self.plan.config.max_positions // SEQUENCE_STEP,
+            known=asked // SEQUENCE_STEP,
         )
-        return most * SEQUENCE_STEP
+        return max(most * SEQUENCE_STEP, asked)
 
     def changes(self) -> list[Change]:
         """Return what can be changed alone, by key, and then all of it together."""
@@ -182,11 +189,18 @@ class Search:
         return self.total(self.plan)
 
 
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """Return the largest number from 1 to `most` that fits, 0 where 1 does not."""
-    if not fits(1):
+def _largest(fits: Callable[[int], bool], most: int, *, known: int) -> int:
+    """Return the largest number up to `most` that fits, 0 where 1 does not.
+
+    Args:
+        fits: Whether a number does.
+        most: Where to stop.
+        known: One that fits, from which to go up; 0 where none is known.
+    """
+    low = known or int(fits(1))
+    if low == 0:
         return 0
-    low, high = 1, 2
+    high = 2 * low
     while high <= most and fits(high):
         low, high = high, high * 2
     high = min(high, most + 1)

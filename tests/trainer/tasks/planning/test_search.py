@@ -1,5 +1,7 @@
 import dataclasses
 
+import pytest
+
 from gemma.lora import lora_settings
 from gemma.presets import BUILT_IN
 from trainer.model.memory import MemoryPlan
@@ -44,6 +46,28 @@ def test_the_largest_sequence_is_the_last_that_fits():
         return search.fits(dataclasses.replace(search.plan, sequence_length=length))
 
     assert fits(length) and not fits(length + 128)
+
+
+def full_9b(**changed):
+    return search_of(
+        lora=None, shape=(1, 2), microbatch_size=4, sequence_length=512, **changed
+    )
+
+
+def test_a_microbatch_that_fits_is_not_too_large_for_being_split():
+    search = full_9b(limit=10_000 * GIB)
+    search = dataclasses.replace(search, limit=search.total(search.plan))
+    assert not search.fits(search._with_microbatch(1))  # two copies of the gradient
+    assert search.largest_microbatch() == 4
+    assert dataclasses.replace(search, limit=4000 * GIB).largest_microbatch() > 4
+
+
+@pytest.mark.parametrize("length", [64, 1000])
+def test_the_largest_sequence_is_no_shorter_than_one_that_fits(length):
+    search = search_of(sequence_length=length)
+    exactly = dataclasses.replace(search, limit=search.total(search.plan))
+    assert exactly.largest_sequence() == length
+    assert search.largest_sequence() % 128 == 0 and search.largest_sequence() > length
 
 
 def test_nothing_is_largest_where_the_state_alone_is_too_large():
