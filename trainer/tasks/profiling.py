@@ -1,7 +1,7 @@
 """A profile of a few steps: where their time goes, and what lies in memory.
 
-Turns `trainer.profile` into a step that records itself while it is one of those steps.
-It refuses to know what a step does.
+Turns `trainer.profile` into a recorder that the loop starts and stops between steps. It
+refuses to know what a step does, and which steps are recorded.
 """
 
 from __future__ import annotations
@@ -25,72 +25,65 @@ Step = Callable[..., Any]
 @contextlib.contextmanager
 def profiled(
     step_function: Step,
-    steps: tuple[int, int] | None,
     *,
     done: int,
     directory: epath.Path,
     say: Callable[[str], None],
-) -> Iterator[Step]:
-    """Yield the step, which writes a trace and a memory profile of `steps`.
-
-    The primary process writes: a trace for xprof and Perfetto, and what was allocated
-    after the last of the steps, for pprof. A run that ends before that writes what it
-    has.
+) -> Iterator[Recorder]:
+    """Yield a recorder around the step; what it holds at the end is written.
 
     Args:
         step_function: The step of a run.
-        steps: First and last step to record; None records nothing.
         done: Steps that the run has done already.
         directory: Where the files go, such as `profile/` of the run's directory.
         say: Shows one line to the user.
     """
-    if steps is None or not is_primary():
-        yield step_function
-        return
-    recorder = _Recorder(step_function, steps, done, directory, say)
+    recorder = Recorder(step_function, done, directory, say)
     try:
         yield recorder
     finally:
         recorder.stop()
 
 
-class _Recorder:
-    """Counts the steps and records those that are asked for."""
+class Recorder:
+    """The step, named in a trace while one is recorded.
+
+    The primary process writes: a trace for xprof and Perfetto, and what was allocated
+    after the last of the steps, for pprof.
+    """
 
     def __init__(
         self,
         step_function: Step,
-        steps: tuple[int, int],
         done: int,
         directory: epath.Path,
         say: Callable[[str], None],
     ) -> None:
-        self._step_function, self._steps, self._done = step_function, steps, done
+        self._step_function, self._done = step_function, done
         self._directory, self._say = directory, say
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def __call__(self, state: Any, *inputs: Any) -> Any:  # noqa: ANN401  # any step's
+        """Do one step."""
         self._done += 1
-        first, last = self._steps
-        if not first <= self._done <= last:
-            return self._step_function(state, *inputs)
         if self._scratch is None:
-            jax.block_until_ready(state)  # the step before is not part of it
-            self._scratch = tempfile.TemporaryDirectory(prefix="trainer-profile-")
-            jax.profiler.start_trace(self._scratch.name, create_perfetto_trace=True)
+            return self._step_function(state, *inputs)
         with jax.profiler.StepTraceAnnotation("train", step_num=self._done):
-            result = self._step_function(state, *inputs)
-        if self._done == last:
-            jax.block_until_ready(result)
-            self.stop()
-        return result
+            return self._step_function(state, *inputs)
+
+    def start(self, state: Any) -> None:  # noqa: ANN401  # any step's
+        """Record from here on, once `state` is there."""
+        if not is_primary():
+            return
+        jax.block_until_ready(state)  # what makes it is not part of the trace
+        self._scratch = tempfile.TemporaryDirectory(prefix="trainer-profile-")
+        jax.profiler.start_trace(self._scratch.name, create_perfetto_trace=True)
 
     def stop(self) -> None:
-        """Write what was recorded, once."""
+        """Write what was recorded, if anything was; the steps are over."""
         if self._scratch is None:
             return
         scratch, self._scratch = self._scratch, None
-        self._steps = (0, 0)
         with scratch:
             jax.profiler.stop_trace()
             memory = f"{scratch.name}/{MEMORY}"

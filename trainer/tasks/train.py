@@ -200,9 +200,6 @@ class Run:
         config = self.config
         recorder = profiled(
             build_step(self.session, self.optimizer),
-            parse_profile(
-                config.trainer.profile, num_train_steps=config.trainer.num_train_steps
-            ),
             done=progress.step,
             directory=self.directory.path / "profile",
             say=self.screen.line,
@@ -212,11 +209,14 @@ class Run:
             eval_every_steps=config.trainer.eval_every_steps if self.evaluator else 0,
             log_every_steps=config.trainer.log_every_steps,
             checkpoint_every_steps=config.checkpoint.every_steps,
+            recorded=parse_profile(
+                config.trainer.profile, num_train_steps=config.trainer.num_train_steps
+            ),
         )
         steps = rhythm.num_train_steps
         bar = Bar(self.screen, first_step=progress.step, num_train_steps=steps)
         batches = self._placed_batches(progress)
-        with bar, contextlib.closing(batches), recorder as step_function:
+        with bar, contextlib.closing(batches), recorder as recording:
 
             def log(step: int, values: Mapping[str, float]) -> None:
                 self.tracker.log(step, values)
@@ -227,11 +227,13 @@ class Run:
                 log=log,
                 evaluate=lambda s: self.evaluator({**frozen, **weights_in_use(s)}),
                 save=self._save,
+                start_recording=recording.start,
+                stop_recording=recording.stop,
             )
             return train(
                 state,
                 frozen,
-                step_function,
+                recording,
                 batches,
                 progress=progress,
                 rhythm=rhythm,

@@ -7,6 +7,7 @@ next batch goes to the devices meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -47,12 +48,16 @@ class PlacedBatch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rhythm:
-    """How often what happens, in steps; 0 means never."""
+    """How often what happens, in steps; 0 means never.
+
+    `recorded` is the first and the last step of a profile, or None.
+    """
 
     num_train_steps: int
     eval_every_steps: int
     log_every_steps: int
     checkpoint_every_steps: int
+    recorded: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,12 +80,16 @@ class Hooks:
         evaluate: Returns named numbers for a state.
         save: Keeps a state with its progress and, where it was measured at this step,
             the held-out loss.
+        start_recording: Begins a profile at a state.
+        stop_recording: Writes the profile of the steps since.
     """
 
     gauge: Callable[[StepFacts], Mapping[str, float]]
     log: Callable[[int, Mapping[str, float]], None]
     evaluate: Callable[[TrainState], Mapping[str, float]]
     save: Callable[[TrainState, Progress, float | None], None]
+    start_recording: Callable[[TrainState], None] = lambda state: None
+    stop_recording: Callable[[], None] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +122,11 @@ def train(
     batches = _Timed(batches)
     clock = _Clock(hooks, rhythm, batches)
     saved_step, upcoming = progress.step, None
+    first, last = _recorded(rhythm, progress.step)
     while progress.step < rhythm.num_train_steps and not stop.is_asked():
+        if progress.step + 1 == first:
+            with clock.paused():
+                hooks.start_recording(state)
         batch = upcoming or next(batches)
         state, sums = step_function(state, frozen, batch.arrays)
         progress = Progress(
@@ -126,16 +139,17 @@ def train(
         # on the devices before this step ends; its position is kept when it was used
         upcoming = None if is_last else next(batches)
         clock.dispatched(progress, batch, sums)
+        if progress.step == last:
+            with clock.paused():
+                hooks.stop_recording()
         eval_loss = None
         if _is_due(progress.step, rhythm.eval_every_steps, is_last):
-            clock.settle()
-            eval_loss = _evaluate(progress.step, state, hooks)
-            clock.resume()
+            with clock.paused():
+                eval_loss = _evaluate(progress.step, state, hooks)
         if _is_due(progress.step, rhythm.checkpoint_every_steps, is_last):
-            clock.settle()
-            hooks.save(state, progress, eval_loss)
+            with clock.paused():
+                hooks.save(state, progress, eval_loss)
             saved_step = progress.step
-            clock.resume()
     clock.settle()
     if saved_step != progress.step:
         hooks.save(state, progress, None)
@@ -145,6 +159,12 @@ def train(
 
 def _is_due(step: int, every: int, is_last: bool) -> bool:
     return every > 0 and (step % every == 0 or is_last)
+
+
+def _recorded(rhythm: Rhythm, done: int) -> tuple[int, int]:
+    """Return the first and last step to record of those to do; zeros for none."""
+    first, last = rhythm.recorded or (0, 0)
+    return (max(first, done + 1), last) if last > done else (0, 0)
 
 
 def _evaluate(step: int, state: TrainState, hooks: Hooks) -> float | None:
@@ -183,10 +203,16 @@ class _Clock:
         self._every = rhythm.log_every_steps
         self._last_step = rhythm.num_train_steps
         self._pending: tuple[Progress, PlacedBatch, StepSums] | None = None
-        self.resume()
+        self._resume()
 
-    def resume(self) -> None:
-        """Start the time of the next step now, after something else was done."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Read what is under way first; what is done here is no step's time."""
+        self.settle()
+        yield
+        self._resume()
+
+    def _resume(self) -> None:
         self._since = time.perf_counter()
         self._batches.take()
 

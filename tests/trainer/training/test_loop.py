@@ -1,8 +1,10 @@
 """The loop's order of events, with real functions of small numbers."""
 
+import itertools
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ class Recorder:
     def __init__(self, *, stop_at=None, bad_at=None, minimised=None):
         self.logged, self.evaluated, self.saved = {}, [], []
         self.events = []
+        self.seconds_off = 0.0
         self._minimised = minimised
         self.stop, self._stop_at, self._bad_at = StopRequest(), stop_at, bad_at
 
@@ -46,7 +49,11 @@ class Recorder:
         self.evaluated.append(state)
         return {"eval/loss": 10.0 - state}
 
-    def run(self, *, steps=5, start=0, evaluate=2, save=2, log=1):
+    def note(self, what):
+        self.seconds_off += 1000.0
+        self.events.append(what)
+
+    def run(self, *, steps=5, start=0, evaluate=2, save=2, log=1, recorded=None):
         return train(
             start,
             {},
@@ -58,6 +65,7 @@ class Recorder:
                 eval_every_steps=evaluate,
                 log_every_steps=log,
                 checkpoint_every_steps=save,
+                recorded=recorded,
             ),
             hooks=Hooks(
                 gauge=lambda step: {"train/length": step.sequence_length},
@@ -66,6 +74,8 @@ class Recorder:
                 save=lambda state, progress, loss: self.saved.append(
                     (state, progress.step, progress.position, loss)
                 ),
+                start_recording=lambda state: self.note(f"start at {state}"),
+                stop_recording=lambda: self.note("stop"),
             ),
             stop=self.stop,
         )
@@ -102,6 +112,36 @@ def test_the_next_batch_is_there_before_a_step_is_waited_for():
         *("step 2", "batch 3", "log 1"),
         *("step 3", "log 2", "log 3"),
     ]
+
+
+def test_recording_waits_for_the_steps_and_is_the_time_of_none(monkeypatch):
+    recorder, ticks = Recorder(), itertools.count()
+    now = lambda: next(ticks) + recorder.seconds_off  # noqa: E731
+    monkeypatch.setattr(time, "perf_counter", now)
+    recorder.run(steps=5, evaluate=0, save=0, recorded=(3, 4))
+    events = [event for event in recorder.events if "batch" not in event]
+    assert events == [
+        *("step 1", "step 2", "log 1", "log 2", "start at 2"),
+        *("step 3", "step 4", "log 3", "log 4", "stop", "step 5", "log 5"),
+    ]
+    seconds = [values["train/step_seconds"] for values in recorder.logged.values()]
+    assert len(seconds) == 5
+    assert 0.0 < min(seconds) <= max(seconds) < 1000.0
+
+
+@pytest.mark.parametrize(
+    ("start", "notes"), [(2, ["start at 2", "stop"]), (3, ["start at 3", "stop"])]
+)
+def test_a_resumed_run_records_what_is_left_of_the_steps(start, notes):
+    recorder = Recorder()
+    recorder.run(start=start, recorded=(2, 4))
+    assert [e for e in recorder.events if "st" in e and "step" not in e] == notes
+
+
+def test_a_resumed_run_beyond_the_steps_records_nothing():
+    recorder = Recorder()
+    recorder.run(start=4, recorded=(2, 4))
+    assert not {"start at 4", "stop"} & set(recorder.events)
 
 
 def test_a_batch_that_was_not_used_is_the_next_of_a_resumed_run():
