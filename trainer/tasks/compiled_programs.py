@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ PROJECT = "gemma-trainer"
 MAX_BYTES = 2 * 2**30  # of one directory; the programs used longest ago go first
 UNUSED_SECONDS = 30 * 24 * 3600  # after which another processor's directory goes
 LOCK_SECONDS = 10.0
+LOCK = ".lockfile"  # JAX's name for it
+
+_OURS = re.compile(r"jax-\d[^-]*-[0-9a-f]{16}")
 
 CPUINFO = pathlib.Path("/proc/cpuinfo")
 _PROCESSOR_FIELDS = (
@@ -70,7 +74,7 @@ def fingerprint(cpuinfo: pathlib.Path = CPUINFO) -> str:
 
 def _root(choice: str) -> pathlib.Path:
     if choice != "auto":
-        return pathlib.Path(choice).expanduser().absolute()
+        return pathlib.Path(choice).expanduser().absolute() / PROJECT
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not cache.is_absolute():  # the XDG specification: others are to be ignored
         cache = pathlib.Path.home() / ".cache"
@@ -84,13 +88,18 @@ def _prepare(directory: pathlib.Path) -> None:
         OSError: It cannot be written or locked.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # programs are trusted
-    with filelock.FileLock(directory / ".lockfile").acquire(timeout=LOCK_SECONDS):
+    with filelock.FileLock(directory / LOCK).acquire(timeout=LOCK_SECONDS):
         os.utime(directory)  # in use: no other process takes it for an old one
         for entry in _unfinished(directory):
             entry.unlink(missing_ok=True)
-    for other in directory.parent.glob("jax-*"):
-        if time.time() - other.stat().st_mtime > UNUSED_SECONDS:
+    for other in directory.parent.iterdir():
+        if _is_ours(other) and time.time() - other.stat().st_mtime > UNUSED_SECONDS:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+    """Whether this module made a directory: by its whole name and by its lock."""
+    return _OURS.fullmatch(path.name) is not None and (path / LOCK).is_file()
 
 
 def _unfinished(directory: pathlib.Path) -> Iterator[pathlib.Path]:

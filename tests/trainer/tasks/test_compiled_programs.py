@@ -12,7 +12,11 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from trainer.tasks import compiled_programs
-from trainer.tasks.compiled_programs import fingerprint, keep_compiled_programs
+from trainer.tasks.compiled_programs import (
+    PROJECT,
+    fingerprint,
+    keep_compiled_programs,
+)
 
 OPTIONS = (
     "jax_compilation_cache_dir",
@@ -112,8 +116,8 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path, place):
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path):
-    directory = tmp_path / fingerprint()
-    directory.mkdir()
+    directory = tmp_path / PROJECT / fingerprint()
+    directory.mkdir(parents=True)
     for name in ("torn-cache", "lone-atime", "whole-cache", "whole-atime"):
         (directory / name).write_bytes(b"")
     assert kept_in(tmp_path) == []
@@ -122,14 +126,29 @@ def test_what_a_killed_process_left_is_swept(tmp_path):
 
 
 def test_directories_that_nobody_used_for_a_month_go(tmp_path):
-    long_ago = time.time() - 31 * 24 * 3600
-    for name in ("jax-0.1-old", "jax-0.2-new", "mine"):
-        (tmp_path / name).mkdir()
-        if name != "jax-0.2-new":
-            os.utime(tmp_path / name, (long_ago, long_ago))
+    root, long_ago = tmp_path / PROJECT, time.time() - 31 * 24 * 3600
+    old, new = f"jax-0.1-{'0' * 16}", f"jax-0.2-{'f' * 16}"
+    for name in (old, new):
+        (root / name).mkdir(parents=True)
+        (root / name / ".lockfile").touch()
+    os.utime(root / old, (long_ago, long_ago))
     kept_in(tmp_path)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"jax-0.2-new", "mine", fingerprint()}
+    assert {path.name for path in root.iterdir()} == {new, fingerprint()}
+
+
+@pytest.mark.parametrize("place", [".", PROJECT])
+def test_what_others_keep_beside_it_stays(tmp_path, place):
+    root, long_ago = tmp_path / place, time.time() - 400 * 24 * 3600
+    others = {"jax-privacy", "jax-0.1-old", f"jax-0.1-{'0' * 16}", "mine"}
+    for name in others:
+        (root / name).mkdir(parents=True)
+        (root / name / "work.py").write_text("")
+        os.utime(root / name, (long_ago, long_ago))
+    lock = root / "jax-privacy/.lockfile"  # by its name alone it is not ours
+    lock.touch()
+    os.utime(lock.parent, (long_ago, long_ago))
+    assert kept_in(tmp_path) == []
+    assert all((root / name / "work.py").exists() for name in others)
 
 
 def test_the_directory_stays_within_its_bound(monkeypatch, tmp_path):
@@ -138,7 +157,7 @@ def test_the_directory_stays_within_its_bound(monkeypatch, tmp_path):
     sizes = []
     for n in range(8):
         jax.jit(lambda x, n=n: jnp.sin(x * n).sum())(jnp.ones(16)).block_until_ready()
-        programs = (tmp_path / fingerprint()).glob("*-cache")
+        programs = (tmp_path / PROJECT / fingerprint()).glob("*-cache")
         sizes.append(sum(path.stat().st_size for path in programs))
     assert 0 < max(sizes) <= 20_000
 
@@ -148,7 +167,7 @@ def test_a_damaged_program_is_compiled_again(tmp_path, misses):
     kept_in(tmp_path)
     x = jnp.arange(5.0)
     want = jax.jit(lambda x: jnp.cos(x).sum())(x)
-    for program in (tmp_path / fingerprint()).glob("*-cache"):
+    for program in (tmp_path / PROJECT / fingerprint()).glob("*-cache"):
         program.write_bytes(program.read_bytes()[:-40])
     jax.clear_caches()
     misses.clear()
