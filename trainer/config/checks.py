@@ -116,7 +116,8 @@ def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
         return
     if config.task in _STEPPING and config.trainer.forward_size > 0:
         try:
-            check_batch(shape, config.trainer.forward_size)
+            whole = max(config.trainer.global_batch_size, 0)
+            check_batch(shape, config.trainer.forward_size, whole)
         except ConfigError as error:
             yield error
 

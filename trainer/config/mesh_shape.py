@@ -64,19 +64,32 @@ def _simulation(needed: int, processes: int) -> str:
     return f"; on a CPU device.simulated={each} makes {what}"
 
 
-def check_batch(shape: tuple[int, int], microbatch_size: int) -> None:
-    """Refuse a microbatch that the `batch` axis cannot share out evenly.
+def check_batch(
+    shape: tuple[int, int], microbatch_size: int, global_batch_size: int = 0
+) -> None:
+    """Refuse a batch that the `batch` axis cannot share out evenly.
+
+    Args:
+        shape: Batch x model.
+        microbatch_size: Sequences of a forward pass.
+        global_batch_size: Sequences of a step; 0 for those of one forward pass.
 
     Raises:
         ConfigError: With the next larger batch that would do.
     """
-    if microbatch_size % shape[0]:
-        larger = -(-microbatch_size // shape[0]) * shape[0]
+    whole = global_batch_size or microbatch_size
+    key, size = "trainer.global_batch_size", whole
+    fitting = -(-whole // shape[0]) * shape[0]
+    if whole % shape[0] == 0:
+        key, size = "trainer.microbatch_size", microbatch_size
+        parts = (n for n in range(size, whole) if n % shape[0] == whole % n == 0)
+        fitting = next(parts, whole)
+    if size % shape[0]:
         raise ConfigError(
-            key="trainer.microbatch_size",
+            key=key,
             expected=f"a multiple of the mesh's batch axis ({shape[0]})",
-            received=microbatch_size,
-            fix=f"trainer.global_batch_size={larger}, or another mesh",
+            received=size,
+            fix=f"{key}={fitting}, or another mesh",
         )
 
 

@@ -23,13 +23,15 @@ def parse_profile(text: str | None, *, num_train_steps: int) -> tuple[int, int] 
         return None
     found = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
     if found is None:
-        raise _wrong(text, "steps such as 10-15", "10-15")
+        raise _wrong(text, "FIRST-LAST, steps such as 10-15", "10-15")
     first, last = int(found[1]), int(found[2] or found[1])
     low, high = sorted((max(first, 1), max(last, 1)))
     high = min(high, num_train_steps)
     low = min(low, high)
     if (low, high) != (first, last):
-        expected = f"a first and a last step from 1 to {num_train_steps}"
+        expected = (
+            f"FIRST-LAST, steps from 1 to trainer.num_train_steps={num_train_steps}"
+        )
         raise _wrong(text, expected, f"{low}-{high}")
     if last - first >= MAX_STEPS:
         most = f"at most {MAX_STEPS} steps: a trace of more can hardly be opened"

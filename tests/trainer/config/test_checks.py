@@ -10,6 +10,7 @@ from trainer.config.keys import all_keys
 from trainer.config.limits import CHOICES, PROJECTIONS
 from trainer.config.schema import RunConfig
 
+BATCHES = ("global_batch_size", "microbatch_size")
 CASES = [
     # what was typed, key, part of `expected`, fix
     ("preset=gemma2_9_en", "preset", "gemma2_9b_en", "preset=gemma2_9b_en"),
@@ -23,7 +24,7 @@ CASES = [
     ("mesh.shape=[2,4]", "mesh.shape", "batch x model", "mesh=2x4"),
     ("mesh=0x8", "mesh.shape", "batch x model", "mesh=auto"),
     ("mesh=atuo", "mesh.shape", "auto", "mesh=auto"),
-    ("mesh=32x1", "trainer.microbatch_size", "(32)", "trainer.global_batch_size=32"),
+    ("mesh=32x1", "trainer.global_batch_size", "(32)", "trainer.global_batch_size=32"),
     ("data=wordnt", "data", "jsonl, tfds, wordnet", "data=wordnet"),
     ("data=my/rows.jsonl", "data", "jsonl", "data=jsonl data.path=my/rows.jsonl"),
     ("data=jsonl", "data.path", "JSONL", "data.path=data/train.jsonl"),
@@ -57,13 +58,13 @@ CASES = [
     (
         "trainer.profile=ten",
         "trainer.profile",
-        "steps such as",
+        "FIRST-LAST, steps such as",
         "trainer.profile=10-15",
     ),
-    ("trainer.profile=15-10", "trainer.profile", "from 1 to 250", "profile=10-15"),
-    ("trainer.profile=0-3", "trainer.profile", "from 1 to 250", "profile=1-3"),
-    ("trainer.profile=249-400", "trainer.profile", "from 1 to 250", "profile=249-250"),
-    ("trainer.profile=900", "trainer.profile", "from 1 to 250", "profile=250-250"),
+    ("trainer.profile=15-10", "trainer.profile", "FIRST-LAST", "profile=10-15"),
+    ("trainer.profile=0-3", "trainer.profile", "FIRST-LAST", "profile=1-3"),
+    ("trainer.profile=249-400", "trainer.profile", "FIRST-LAST", "profile=249-250"),
+    ("trainer.profile=900", "trainer.profile", "FIRST-LAST", "profile=250-250"),
     ("trainer.profile=1-200", "trainer.profile", "at most 100", "profile=1-100"),
     (
         *("trainer.compilation_cache=gs://b/c", "trainer.compilation_cache"),
@@ -95,6 +96,33 @@ CASES = [
     ("lora.rank=4,8", "lora.rank", "one value", "--multirun"),
     ("tracker.project=a)b", "tracker.project", "quotes", 'tracker.project="a)b"'),
 ]
+
+
+def test_a_profile_beyond_the_last_step_names_the_key_that_sets_it():
+    with pytest.raises(ConfigError) as caught:
+        compose(["trainer.profile=9-12", "trainer.num_train_steps=2"])
+    assert "from 1 to trainer.num_train_steps=2" in caught.value.expected
+    assert caught.value.fix == "trainer.profile=2-2"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "key", "received", "fix"),
+    [
+        ((6, None), "global_batch_size", 6, 8),
+        ((16, 2), "microbatch_size", 2, 4),
+        ((12, 6), "microbatch_size", 6, 12),
+    ],
+)
+def test_a_batch_that_the_mesh_does_not_divide_is_told_by_its_own_key(
+    sizes, key, received, fix
+):
+    words = [f"trainer.{k}={n or 'null'}" for k, n in zip(BATCHES, sizes, strict=True)]
+    with pytest.raises(ConfigError) as caught:
+        compose(["mesh=4x1", *words])
+    assert (caught.value.key, caught.value.received) == (f"trainer.{key}", received)
+    assert caught.value.fix == f"trainer.{key}={fix}, or another mesh"
+    words = [word for word in words if key not in word]
+    assert compose(["mesh=4x1", *words, f"trainer.{key}={fix}"]).mesh.shape == "4x1"
 
 
 @pytest.mark.parametrize(("typed", "key", "expected", "fix"), CASES)
