@@ -89,6 +89,12 @@ def test_manifests_fit_their_schemas(repository, rendered, target, typed):
             )
 
 
+@pytest.mark.parametrize(("limit", "words"), [(1, "1 minute or"), (2, "2 minutes or")])
+def test_a_job_of_slurm_tells_its_limit_in_words(rendered, limit, words):
+    typed = [f"launch.limit_minutes={limit}", "launch.grace_seconds=30"]
+    assert words in rendered("slurm", *typed)["job.sbatch"]
+
+
 @pytest.mark.parametrize("typed", VARIANTS["slurm"])
 def test_sbatch_knows_every_option_of_a_job(rendered, typed):
     text = rendered("slurm", *typed)["job.sbatch"]

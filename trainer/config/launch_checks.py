@@ -38,8 +38,9 @@ _NAMES = {
         "v2-alpha-tpuv5-lite",
     ),
     "launch.image": (
-        r"[a-z0-9][A-Za-z0-9._/:@-]{0,254}",
-        "the name of a container image",
+        r"[a-z0-9][a-z0-9._/:-]{0,149}(:[A-Za-z0-9._-]{1,99})?(@[a-z0-9:]{1,99})?",
+        "the name of a container image, in lower case up to the tag: registries know "
+        "no other repository names",
         "us-docker.pkg.dev/my-project/images/trainer:1",
     ),
     "launch.partition": (_WORD, "the name of a partition", "gpu"),
@@ -99,6 +100,7 @@ def launch_problems(config: RunConfig) -> Iterator[ConfigError]:
                 received="nothing",
                 fix=f"{key}={example}",
             )
+    yield from _time_problems(config)
     yield from _root_problems(config)
 
 
@@ -140,6 +142,19 @@ def _unread_problems(config: RunConfig) -> Iterator[ConfigError]:
             f"does not read it; it is read by {', '.join(users)}",
             received="names" if typed else value,
             fix=f"launch={users[0]} {typed or f'{key}={typed_again(value)}'}",
+        )
+
+
+def _time_problems(config: RunConfig) -> Iterator[ConfigError]:
+    """Yield a limit that is over before the warning of its end could come."""
+    minutes, grace = config.launch.limit_minutes, config.launch.grace_seconds
+    if config.launch.name == "slurm" and minutes and 0 < minutes * 60 <= grace:
+        unit = "minute" if minutes == 1 else "minutes"
+        yield ConfigError(
+            key="launch.limit_minutes",
+            expected=f"more than launch.grace_seconds ({grace} s), which end it",
+            received=f"{minutes} {unit}",
+            fix=f"launch.limit_minutes={grace // 60 + 1}",
         )
 
 

@@ -31,6 +31,8 @@ CASES = [
     ([*TPU, "launch.accelerator=-x"], "launch.accelerator", "name of", "v5litepod-8"),
     ([*TPU, "launch.runtime=A"], "launch.runtime", "software version", "tpuv5-lite"),
     ([*TPU, "launch.image=-v"], "launch.image", "container image", "trainer:1"),
+    ([*TPU, "launch.image=REG/trainer:1"], "launch.image", "lower case", "trainer:1"),
+    ([*TPU, "launch.image=a.b/Me/t:1"], "launch.image", "lower case", "trainer:1"),
     ([*TPU, "launch.processes=2"], "launch.processes", "does not read", "launch=local"),
     ([*TPU, "launch.sweep=abc"], "launch.sweep", "ENTITY/PROJECT/ID", "ab12cd34"),
     ([*TPU, "launch.secrets=[wandb]"], "launch.secrets", "never their values", "KEY]"),
@@ -43,6 +45,8 @@ CASES = [
     (["launch=slurm", "launch.account=-A"], "launch.account", "account", "=mine"),
     (["launch=slurm", "launch.limit_minutes=0"], "launch.limit_minutes", "1 or", "="),
     (["launch=slurm", "launch.grace_seconds=0"], "launch.grace_seconds", "1 or", "120"),
+    (["launch=slurm", "launch.limit_minutes=1"], "launch.limit_minutes", "120 s", "=3"),
+    (["launch=slurm", "launch.limit_minutes=2"], "launch.limit_minutes", "120 s", "=3"),
     (["launch=local", "launch.max_restarts=-1"], "launch.max_restarts", "0 or", "=10"),
     (["launch.processes=0"], "launch.processes", "1 or more", "launch.processes=null"),
     (["launch.processes=4"], "launch.processes", "null, since", "launch=local launch."),
@@ -79,6 +83,19 @@ def test_several_problems_of_a_launch_are_told_at_once():
 
 def test_a_mounted_disk_is_as_good_as_a_bucket():
     assert compose(["launch=tpu_vm", "run.root=/mnt/runs"]).launch.name == "tpu_vm"
+
+
+def test_a_limit_with_time_before_the_warning_passes():
+    typed = ["launch=slurm", "launch.limit_minutes=3"]
+    assert compose(typed).launch.limit_minutes == 3
+    typed = ["launch=slurm", "launch.limit_minutes=1", "launch.grace_seconds=59"]
+    assert compose(typed).launch.grace_seconds == 59
+
+
+def test_tags_and_digests_of_images_may_have_capitals():
+    image = "host.dev:5000/me/trainer:V1-RC@sha256:0123abcd"
+    typed = [*TPU, "launch.zone=us-west4-a", "launch.accelerator=v5litepod-8"]
+    assert compose([*typed, f"launch.image='{image}'"]).launch.image == image
 
 
 def test_every_key_is_read_by_some_target():
