@@ -26,8 +26,8 @@ class TrainerConfig:
     remat: str = "block"
     """What the backward pass computes again: `none`; `block`, all of a scan step from
     its input; `attention`, all but products with weights; `offload`, as block, with
-    the inputs in the host's memory; or a policy of JAX's by name, such as
-    `dots_with_no_batch_dims_saveable`."""
+    the inputs in the host's memory; or one of two policies of JAX's, `dots_saveable`
+    and `dots_with_no_batch_dims_saveable`."""
     attention: str = "auto"
     """`auto` takes what suits the devices: `splash` on TPU, `cudnn` on GPU where it can
     express the model, else `blocked`. `reference` keeps all scores at once."""
