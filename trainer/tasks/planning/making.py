@@ -16,14 +16,12 @@ from trainer.model.memory import DeviceBytes
 from trainer.tasks.planning.chips import Target
 from trainer.tasks.planning.collectives import Collective
 from trainer.tasks.planning.compiling import Compilation, compile_program
+from trainer.tasks.planning.confirming import Sizes, confirmed
 from trainer.tasks.planning.estimated_collectives import estimated_collectives
 from trainer.tasks.planning.plan import Largest, Plan
 from trainer.tasks.planning.preparing import Planned, search_of
 from trainer.tasks.planning.search import SEQUENCE_STEP, Change, Search
 from trainer.tasks.program import step_program
-
-_CONFIRMATIONS = 3
-"""Times that a found step is compiled, each time a smaller one where it did not fit."""
 
 
 def make_plan(planned: Planned, *, confirm: bool) -> Plan:
@@ -41,7 +39,10 @@ def make_plan(planned: Planned, *, confirm: bool) -> Plan:
     fits = fits and (compilation is None or compilation.fits)
     ratio = _work_ratio(estimate, needed)
     search = limit and search_of(planned, limit=limit, work_ratio=ratio)
-    largest = search and _largest(planned, search, confirm=confirm)
+    is_compiled = fits and compilation is not None
+    largest = search and _largest(
+        planned, search, confirm=confirm, is_compiled=is_compiled
+    )
     return Plan(
         subject=_subject(planned),
         source=_source(planned.target, compilation),
@@ -102,43 +103,64 @@ def _work_ratio(estimate: DeviceBytes, needed: DeviceBytes) -> float:
     return (needed.total - needed.state) / estimated if estimated else 1.0
 
 
-def _largest(planned: Planned, search: Search, *, confirm: bool) -> Largest:
-    """Return the largest steps; with `confirm`, those that the compiler takes too."""
-    microbatch, length = search.largest_microbatch(), search.largest_sequence()
-    source = "estimated"
-    if confirm and planned.target.devices is not None:
-        microbatch = _confirmed(planned, search, microbatch, is_length=False)
-        length = _confirmed(planned, search, length, is_length=True)
-        source = "compiled"
+def _largest(
+    planned: Planned, search: Search, *, confirm: bool, is_compiled: bool
+) -> Largest:
+    """Return the largest steps; with `confirm`, those that the compiler takes too.
+
+    Args:
+        planned: The configuration asked for.
+        search: The estimate around it.
+        confirm: Compile what is found.
+        is_compiled: The step asked for compiled and fits.
+    """
+    if not confirm or planned.target.devices is None:
+        return Largest(
+            microbatch_size=search.largest_microbatch(),
+            sequence_length=search.largest_sequence(),
+        )
+    memory = planned.memory
+    microbatch, is_one = confirmed(
+        _sizes(planned, is_length=False),
+        search,
+        asked=memory.microbatch_size if is_compiled else 0,
+    )
+    length, is_other = confirmed(
+        _sizes(planned, is_length=True),
+        search,
+        asked=memory.sequence_length if is_compiled else 0,
+    )
+    source = "compiled" if is_one and is_other else "estimated"
     return Largest(microbatch_size=microbatch, sequence_length=length, source=source)
 
 
-def _confirmed(planned: Planned, search: Search, found: int, *, is_length: bool) -> int:
-    """Return `found` or a smaller size that compiles and fits; 0 where none did."""
-    for _ in range(_CONFIRMATIONS):
-        if found == 0:
-            return 0
-        memory = planned.memory
-        size = memory.microbatch_size if is_length else found
-        length = found if is_length else memory.sequence_length
-        config = planned.with_step(microbatch_size=size, sequence_length=length)
-        compilation = _compile(planned, config)
-        total = compilation.total
-        if compilation.fits and total <= search.limit:
-            return found
-        step = dataclasses.replace(memory, microbatch_size=size, sequence_length=length)
-        estimate = step.estimate(planned.shape)
-        if total is None:  # refused without a number: assume that a tenth is missing
-            total = round(1.1 * search.limit)
-        ratio = (total - estimate.state) / (estimate.total - estimate.state)
-        search = dataclasses.replace(search, work_ratio=ratio)
-        smaller = (
-            search.largest_sequence() if is_length else search.largest_microbatch()
-        )
-        found = min(smaller, found - 1)
-        unit = SEQUENCE_STEP if is_length else planned.shape[0]
-        found -= found % unit
-    return 0
+def _sizes(planned: Planned, *, is_length: bool) -> Sizes:
+    """Return what is looked for: sequences of other lengths, or of other numbers."""
+    memory = planned.memory
+
+    def step(size: int) -> tuple[int, int]:
+        if is_length:
+            return memory.microbatch_size, size
+        return size, memory.sequence_length
+
+    def estimated(size: int) -> int:
+        microbatch, length = step(size)
+        return dataclasses.replace(
+            memory, microbatch_size=microbatch, sequence_length=length
+        ).bytes_per_device(planned.shape)
+
+    def compiled(size: int) -> Compilation:
+        microbatch, length = step(size)
+        config = planned.with_step(microbatch_size=microbatch, sequence_length=length)
+        return compile_program(step_program(config, planned.target.devices or ()))
+
+    return Sizes(
+        unit=SEQUENCE_STEP if is_length else planned.shape[0],
+        largest=Search.largest_sequence if is_length else Search.largest_microbatch,
+        state=memory.estimate(planned.shape).state,
+        estimated=estimated,
+        compile=compiled,
+    )
 
 
 def _collectives(planned: Planned, compilation: Compilation | None) -> list[Collective]:
