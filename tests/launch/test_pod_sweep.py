@@ -9,7 +9,7 @@ import textwrap
 import pytest
 import yaml
 
-from launch.pod_sweep import is_first
+from launch.pod_sweep import is_first, run_trial
 from launch.sweep import render_sweep
 from trainer.__main__ import compose
 
@@ -89,6 +89,14 @@ def test_every_process_gets_the_overrides_of_every_trial(pod):
     assert told[1] == told[2] == [f"{words} no id" for words in wanted]
     assert codes == [0, 8, 0]  # a trial that fails is the agent's to judge
     assert ended == [0, 0, 0]
+
+
+def test_no_trial_follows_the_end_of_a_sweep(tmp_path, monkeypatch):
+    (tmp_path / "0.json").write_text('{"words": []}')
+    (tmp_path / "1.json").write_text('{"end": 83}')
+    monkeypatch.setenv("LAUNCH_SWEEP_EXCHANGE", str(tmp_path))
+    assert run_trial(["lora.rank=4"]) == 83
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.json", "1.json"]
 
 
 def test_a_preempted_trial_is_the_last(pod):
