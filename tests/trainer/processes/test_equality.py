@@ -23,7 +23,7 @@ def trained(starter):
         starter.start(both("one", "1x1"), processes=1, **QUICKLY),
     ]
     for group in groups:
-        assert set(group.wait(280)) == {0}, group.everything()
+        assert set(group.wait(840)) == {0}, group.everything()
     return starter
 
 
