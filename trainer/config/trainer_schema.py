@@ -45,8 +45,8 @@ class TrainerConfig:
     """Steps to record, such as `10-15`: a trace and a memory profile of them in
     `profile/` of the run's directory. null records nothing."""
     compilation_cache: str = "auto"
-    """Where compiled programs are kept for the next start: `auto` is the user's cache
-    directory, unless JAX_COMPILATION_CACHE_DIR is set; `none`; or a directory."""
+    """Where compiled programs are kept for the next start: `auto` is below
+    JAX_COMPILATION_CACHE_DIR or the user's cache directory; `none`; or a directory."""
 
     @property
     def forward_size(self) -> int:

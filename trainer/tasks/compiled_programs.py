@@ -28,6 +28,7 @@ UNUSED_SECONDS = 30 * 24 * 3600  # after which another processor's directory goe
 LOCK_SECONDS = 10.0
 LOCK = ".lockfile"  # JAX's name for it
 
+_OWN = "JAX_COMPILATION_CACHE_DIR"
 _OURS = re.compile(r"jax-\d[^-]*-[0-9a-f]{16}")
 
 CPUINFO = pathlib.Path("/proc/cpuinfo")
@@ -41,12 +42,13 @@ def keep_compiled_programs(choice: str, say: Callable[[str], None]) -> str | Non
     """Let JAX read and write compiled programs where `choice` says; return where.
 
     Args:
-        choice: `auto` is the user's cache directory, unless JAX's own variable
-            JAX_COMPILATION_CACHE_DIR decides; `none`; or a directory.
+        choice: `auto` is below JAX_COMPILATION_CACHE_DIR where that is set, and below
+            the user's cache directory elsewhere; `none`; or a directory.
         say: Shows the one line where nothing can be kept.
     """
-    if choice == "auto" and "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return os.environ["JAX_COMPILATION_CACHE_DIR"]
+    own = os.environ.get(_OWN)
+    if choice == "auto" and own is not None and (not own or "://" in own):
+        return own  # nothing, or a bucket: JAX's own affair
     directory = None
     if choice != "none":
         try:
@@ -55,7 +57,7 @@ def keep_compiled_programs(choice: str, say: Callable[[str], None]) -> str | Non
         except (OSError, RuntimeError) as error:  # a lock in time, a home directory
             say(f"compiled programs are not kept: {error}")
             directory = None
-    _use(directory)
+    _use(directory, set() if choice != "auto" else {n.lower() for n in os.environ})
     return None if directory is None else str(directory)
 
 
@@ -75,6 +77,8 @@ def fingerprint(cpuinfo: pathlib.Path = CPUINFO) -> str:
 def _root(choice: str) -> pathlib.Path:
     if choice != "auto":
         return pathlib.Path(choice).expanduser().absolute() / PROJECT
+    if own := os.environ.get(_OWN):
+        return pathlib.Path(own).absolute() / PROJECT
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not cache.is_absolute():  # the XDG specification: others are to be ignored
         cache = pathlib.Path.home() / ".cache"
@@ -116,15 +120,22 @@ def _unfinished(directory: pathlib.Path) -> Iterator[pathlib.Path]:
                 yield entry
 
 
-def _use(directory: pathlib.Path | None) -> None:
-    """Point JAX at a directory; an earlier run of this process may have had another."""
+def _use(directory: pathlib.Path | None, decided: set[str]) -> None:
+    """Point JAX at a directory; an earlier run of this process may have had another.
+
+    Options that the user `decided` by variables of JAX keep their values.
+    """
     path = None if directory is None else str(directory)
     if jax.config.jax_compilation_cache_dir != path:
         compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", path)
-    jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    options = {
+        "jax_compilation_cache_max_size": MAX_BYTES,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name in options.keys() - decided:
+        jax.config.update(name, options[name])
 
 
 def _cores() -> int:

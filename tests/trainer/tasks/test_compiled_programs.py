@@ -62,10 +62,23 @@ def kept_in(choice):
     return told
 
 
-def test_jaxs_own_variable_decides_under_auto(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
+def test_below_jaxs_own_directory_it_is_one_of_this_processor(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE", raising=False)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 7.0)
+    wanted = str(tmp_path / PROJECT / fingerprint())
+    assert keep_compiled_programs("auto", print) == wanted
+    assert jax.config.jax_compilation_cache_dir == wanted
+    assert jax.config.jax_compilation_cache_max_size == compiled_programs.MAX_BYTES
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 7.0
+
+
+@pytest.mark.parametrize("own", ["", "gs://bucket/programs"])
+def test_jax_decides_where_it_has_no_directory_here(monkeypatch, own):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", own)
     before = jax.config.jax_compilation_cache_dir
-    assert keep_compiled_programs("auto", print) == str(tmp_path / "own")
+    assert keep_compiled_programs("auto", print) == own
     assert jax.config.jax_compilation_cache_dir == before
 
 
