@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -57,9 +59,18 @@ def test_mfu_is_the_share_of_the_peak_of_all_chips(runs_below):
     assert numbers["train/mfu"] == pytest.approx(want)
 
 
-def test_memory_never_shrinks():
-    before = peak_bytes(jax.local_devices())
-    assert peak_bytes(jax.local_devices()) >= before > 10**8
+def test_the_memory_of_a_cpu_is_what_this_process_held():
+    held = bytes([1]) * (3 * 10**8)
+    there_is = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert len(held) <= peak_bytes(jax.local_devices()) <= there_is
+
+
+def test_the_memory_of_accelerators_is_that_of_the_fullest():
+    told = [{"peak_bytes_in_use": 5}, {"peak_bytes_in_use": 9}, {}, None]
+    devices = [
+        SimpleNamespace(platform="gpu", memory_stats=lambda s=s: s) for s in told
+    ]
+    assert peak_bytes(devices) == 9
 
 
 def test_a_run_tells_when_it_was_built(profiled):
@@ -74,7 +85,7 @@ def test_a_profile_holds_the_steps_that_were_asked_for(profiled):
     assert sorted({int(step) for step in steps}) == [2, 3]
     assert list((profiled / "profile").rglob("*.xplane.pb"))
     memory = gzip.decompress((profiled / "profile/memory.prof").read_bytes())
-    assert b"jit" in memory or len(memory) > 100
+    assert b"trainer/training" in memory  # who allocated what was alive
 
 
 def test_a_run_that_is_over_before_the_steps_writes_no_profile(runs):
