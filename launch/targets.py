@@ -210,6 +210,6 @@ def _repository(config: RunConfig) -> str:
             expected="an image with the trainer in it, since this installation has no "
             "repository whose code could be copied",
             received="nothing",
-            fix="launch.image=REGISTRY/trainer:TAG, or type it in a clone",
+            fix="launch.image=registry.example/me/trainer:1, or type it in a clone",
         )
     return str(folder)

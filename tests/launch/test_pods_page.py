@@ -9,8 +9,6 @@ from trainer.__main__ import compose
 from trainer.config.overrides import normalise_overrides
 
 PLACEHOLDERS = {
-    "REGISTRY": "registry",
-    "TAG": "1",
     "ENTITY/PROJECT/ID": "me/gemma/ab12",
     " ...": "",
     "launch.submit=true": "",
