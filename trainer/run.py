@@ -256,7 +256,7 @@ def _tasks(words: Sequence[str]) -> dict[str, Callable[[RunConfig, Screen], int]
             run_training, finish=functools.partial(finish, words=words)
         ),
         "evaluate": run_evaluation,
-        "plan": run_plan,
+        "plan": functools.partial(run_plan, words=words),
         "generate": run_generation,
         "export": functools.partial(run_export, write=write_export),
     }

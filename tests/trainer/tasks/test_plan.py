@@ -40,7 +40,8 @@ TOO_LARGE = ["preset=gemma2_27b_en", "plan.topology=a100:1", "mesh=1x1"]
 def planned(capsys, tmp_path):
     def plan(*words):
         root = f"run.root={tmp_path}"
-        code = run(compose(["task=plan", "plan.format=json", root, *words]))
+        typed = ["task=plan", "plan.format=json", root, *words]
+        code = run(compose(typed), typed)
         return code, json.loads(capsys.readouterr().out)
 
     return plan
@@ -180,6 +181,18 @@ def test_a_run_is_planned_with_its_own_configuration(planned, tmp_path):
     assert factors == 2 * eight["bytes_per_device"]["adapters"]
     # one slot of Lion, and the number of finished steps
     assert plan["bytes_per_device"]["optimizer"] == factors + 4
+
+
+def test_what_is_typed_counts_over_a_run_even_where_it_is_a_default(planned, tmp_path):
+    words = [*TINY, f"run.root={tmp_path}", "run.name=mine"]
+    unlike = ["lora=rank16", "optimizer=lion", "trainer.remat=none"]
+    stored = compose([*words, *unlike, "data.sequence_length=256", "task=train"])
+    RunDirectory(stored).write_config(stored)
+    typed = ["lora.rank=8", "optimizer=adamw", "trainer.remat=block"]
+    typed.append("data.columns.prompt=prompt")  # a key inside a section of another
+    _, plan = planned(*words, *typed, "data.sequence_length=128")
+    _, default = planned(*TINY, *typed)
+    assert plan["bytes_per_device"] == default["bytes_per_device"]
 
 
 def test_a_run_on_another_mesh_is_checked_again(planned, tmp_path):
