@@ -41,10 +41,15 @@ class BatchFacts:
 
     rows: int
     """Rows that begin in it."""
-    tokens: int
-    """Positions that are no padding."""
+    lengths: tuple[int, ...]
+    """Positions of every row, or piece of one; padding is in none."""
     loss_tokens: int
     """Positions whose label is learned."""
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are no padding."""
+        return sum(self.lengths)
 
 
 class Step(NamedTuple):
@@ -190,7 +195,7 @@ def measure(sequences: Sequences | Outlines) -> BatchFacts:
     pieces = [piece for sequence in sequences for piece in sequence]
     return BatchFacts(
         rows=sum(piece.begins_row for piece in pieces),
-        tokens=sum(piece.length for piece in pieces),
+        lengths=tuple(piece.length for piece in pieces),
         loss_tokens=sum(piece.loss_tokens for piece in pieces),
     )
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from gemma.adapters.factors import FACTOR_B, factor_shapes, is_shared
 from gemma.config import HEADS_FIRST, GemmaConfig
@@ -37,31 +40,30 @@ class StepFlops:
     config: GemmaConfig
     lora: LoraSettings | None
 
-    def of(self, *, tokens: int, loss_tokens: int, sequence_length: int) -> int:
+    def of(self, *, lengths: Sequence[int], loss_tokens: int) -> int:
         """Return the operations of a step, all devices together.
 
         Args:
-            tokens: That are no padding, in the whole global batch.
+            lengths: Positions of every row, or piece of one, in the global batch. A
+                token attends to what the causal order and its layer's window leave of
+                its own row, packed or not; padding is in none.
             loss_tokens: Positions whose label is learned; only these need logits.
-            sequence_length: Width of the batch. A token attends, on average, to what
-                the causal order and its layer's window leave of one sequence; packed
-                rows count as one, so that this is an upper bound for them.
         """
-        pairs = self._attended_pairs(sequence_length) * tokens / sequence_length
+        pairs = self._attended_pairs(lengths)
         heads, head_dim = self.config.num_query_heads, self.config.head_dim
         attention = ATTENTION_PRODUCTS * FORWARD * heads * head_dim * pairs
-        weights = tokens * (self._block_weights() + self._adapters())
-        return round(weights + attention + loss_tokens * self._logits())
+        weights = sum(lengths) * (self._block_weights() + self._adapters())
+        return weights + attention + loss_tokens * self._logits()
 
-    def _attended_pairs(self, length: int) -> int:
-        """Return the pairs of query and key in a sequence, summed over the layers."""
-        total = 0
-        for layer in range(self.config.num_layers):
-            seen = length
-            if self.config.attention_kind(layer) == "local":
-                seen = min(length, self.config.sliding_window_size)
-            total += seen * (seen + 1) // 2 + (length - seen) * seen
-        return total
+    def _attended_pairs(self, lengths: Sequence[int]) -> int:
+        """Return the pairs of query and key in rows, summed over the layers."""
+        layers = range(self.config.num_layers)
+        local = sum(self.config.attention_kind(layer) == "local" for layer in layers)
+        whole = np.asarray(lengths, np.int64)
+        seen = np.minimum(whole, self.config.sliding_window_size)
+        windowed = seen * (seen + 1) // 2 + (whole - seen) * seen
+        pairs = local * windowed + (len(layers) - local) * (whole * (whole + 1) // 2)
+        return int(pairs.sum())
 
     def _block_weights(self) -> int:
         """Return the operations of all layers' kernels for a token."""

@@ -32,11 +32,7 @@ class Gauge:
 
     def __call__(self, step: StepFacts) -> dict[str, float]:
         """Return the numbers of a step."""
-        flops = self._flops.of(
-            tokens=step.tokens,
-            loss_tokens=step.loss_tokens,
-            sequence_length=step.sequence_length,
-        )
+        flops = self._flops.of(lengths=step.lengths, loss_tokens=step.loss_tokens)
         rate = flops / step.seconds
         numbers = {
             "train/flops_per_second": rate,

@@ -254,7 +254,7 @@ class Run:
                 ),
                 position=dataclasses.asdict(step.position),
                 rows=step.facts.rows,
-                tokens=step.facts.tokens,
+                lengths=step.facts.lengths,
             )
 
     def _save(self, state: TrainState, progress: Progress, loss: float | None) -> None:

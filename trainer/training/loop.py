@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.config.errors import NumericsError
@@ -43,7 +43,13 @@ class PlacedBatch:
     arrays: Arrays
     position: Any
     rows: int
-    tokens: int
+    lengths: Sequence[int]
+    """Positions of every row, or piece of one, in the batch."""
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are no padding."""
+        return sum(self.lengths)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,9 +70,8 @@ class Rhythm:
 class StepFacts:
     """What a step held and how long it took, for numbers that follow from both."""
 
-    tokens: int
+    lengths: Sequence[int]
     loss_tokens: int
-    sequence_length: int
     seconds: float
 
 
@@ -271,8 +276,5 @@ class _Clock:
 
 def _facts(batch: PlacedBatch, loss_tokens: float, seconds: float) -> StepFacts:
     return StepFacts(
-        tokens=batch.tokens,
-        loss_tokens=round(loss_tokens),
-        sequence_length=batch.arrays["token_ids"].shape[-1],
-        seconds=seconds,
+        lengths=batch.lengths, loss_tokens=round(loss_tokens), seconds=seconds
     )

@@ -31,9 +31,7 @@ PAIRS = 34 + 55
 
 
 def test_full_fine_tuning_by_hand():
-    got = StepFlops(config=SMALL, lora=None).of(
-        tokens=30, loss_tokens=7, sequence_length=10
-    )
+    got = StepFlops(config=SMALL, lora=None).of(lengths=[10, 10, 10], loss_tokens=7)
     weights = 6 * 2 * LAYER * 30
     attention = 12 * 4 * 6 * PAIRS * 3  # three sequences of 10 tokens
     logits = 6 * 100 * 8 * 7
@@ -42,9 +40,7 @@ def test_full_fine_tuning_by_hand():
 
 def test_adapters_by_hand():
     lora = lora_settings(3, targets=["query", "attention_output"])
-    got = StepFlops(config=SMALL, lora=lora).of(
-        tokens=30, loss_tokens=7, sequence_length=10
-    )
+    got = StepFlops(config=SMALL, lora=lora).of(lengths=[10, 10, 10], loss_tokens=7)
     # query: A 4*8*3 = 96, B 3*6 = 18 for each of 4 heads; output: A 4*6*3 = 72, B 3*8
     adapters = 6 * 2 * (96 + 72 + 72 + 24) * 30
     frozen = 4 * 2 * LAYER * 30 + 4 * 100 * 8 * 7
@@ -57,17 +53,26 @@ def test_a_shared_factor_is_used_once():
     assert adapted == 6 * 2 * (8 * 3 + 3 * 2 * 6)  # A 8*3; B 3*2*6
 
 
-def test_padding_and_positions_without_loss_count_nothing():
+def test_rows_of_a_pack_attend_apart():
     count = StepFlops(config=SMALL, lora=None).of
-    half = count(tokens=20, loss_tokens=4, sequence_length=10)
-    assert count(tokens=40, loss_tokens=8, sequence_length=10) == 2 * half
-    assert count(tokens=0, loss_tokens=0, sequence_length=10) == 0
+    packed = count(lengths=[4, 6], loss_tokens=0)
+    # global: 10 + 21 pairs; local with a window of 4: 10 + (10 + 2 * 4)
+    assert packed == 6 * 2 * LAYER * 10 + 12 * 4 * 6 * (31 + 28)
+    assert packed < count(lengths=[10], loss_tokens=0)
+
+
+def test_positions_without_loss_need_no_logits():
+    count = StepFlops(config=SMALL, lora=None).of
+    assert count(lengths=[10, 10], loss_tokens=8) == 2 * count(
+        lengths=[10], loss_tokens=4
+    )
+    assert count(lengths=[], loss_tokens=0) == 0
 
 
 def test_a_local_layer_grows_with_its_window_not_with_the_length():
     config = Gemma3Config.from_mapping({**SMALL.to_mapping(), "num_layers": 5})
     pairs = StepFlops(config=config, lora=None)._attended_pairs
-    assert pairs(1000) == 5 * (10 + 996 * 4)  # all five layers are local
+    assert pairs([1000]) == 5 * (10 + 996 * 4)  # all five layers are local
 
 
 @pytest.mark.parametrize("adapts", [False, True])
@@ -101,6 +106,6 @@ def test_the_compiler_counts_the_same_for_an_unrolled_model(adapts):
     step = jax.jit(jax.grad(loss)).lower(*values).compile()
     counted = step.cost_analysis()["flops"]
     ours = StepFlops(config=model.gemma_config, lora=lora).of(
-        tokens=batch * length, loss_tokens=batch * length, sequence_length=length
+        lengths=[length] * batch, loss_tokens=batch * length
     )
     assert ours == pytest.approx(counted, rel=ELEMENTWISE)

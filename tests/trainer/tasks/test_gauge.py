@@ -12,6 +12,7 @@ from trainer.distribution.chips import CHIPS
 from trainer.model.flops import StepFlops
 from trainer.tasks.gauge import Gauge, peak_bytes
 from trainer.tasks.program import step_program
+from trainer.tasks.session import build_session
 from trainer.tracking import read_events, read_metrics
 from trainer.training.loop import StepFacts
 
@@ -39,21 +40,20 @@ def test_every_step_tells_rates_memory_and_operations(profiled):
 
 def test_operations_are_those_of_the_model_and_the_batch(profiled, runs_below):
     lines = [m for m in read_metrics(profiled) if "train/loss" in m]
-    parts = step_program(runs_below("/").config("run.name=x"), jax.devices()).parts
-    flops = StepFlops(config=parts.model.preset.config, lora=parts.model.lora)
-    for m in lines:
-        seconds = m["train/step_seconds"]
-        want = flops.of(
-            tokens=round(m["train/tokens_per_second"] * seconds),
-            loss_tokens=round(m["train/loss_tokens"]),
-            sequence_length=64,
-        )
-        assert m["train/flops_per_second"] * seconds == pytest.approx(want)
+    session = build_session(runs_below("/").config("run.name=x"))
+    flops = StepFlops(config=session.model.preset.config, lora=session.model.lora)
+    steps = session.open_data().train.batches()
+    for m, step in zip(lines, steps, strict=False):
+        facts = step.facts
+        want = flops.of(lengths=facts.lengths, loss_tokens=facts.loss_tokens)
+        told = m["train/flops_per_second"] * m["train/step_seconds"]
+        assert told == pytest.approx(want)
+    steps.close()
 
 
 def test_mfu_is_the_share_of_the_peak_of_all_chips(runs_below):
     parts = step_program(runs_below("/").config("run.name=x"), jax.devices()).parts
-    facts = StepFacts(tokens=1000, loss_tokens=100, sequence_length=64, seconds=0.5)
+    facts = StepFacts(lengths=[40] * 25, loss_tokens=100, seconds=0.5)
     numbers = Gauge(parts, CHIPS["v5e"])(facts)
     want = numbers["train/flops_per_second"] / (8 * 197e12)
     assert numbers["train/mfu"] == pytest.approx(want)

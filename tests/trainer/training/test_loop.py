@@ -39,7 +39,7 @@ class Recorder:
         while True:
             place += 1
             self.events.append(f"batch {place}")
-            yield PlacedBatch({"token_ids": IDS}, place, rows=2, tokens=5)
+            yield PlacedBatch({"token_ids": IDS}, place, rows=2, lengths=(2, 3))
 
     def log(self, step, values):
         self.events.append(f"log {step}")
@@ -68,7 +68,7 @@ class Recorder:
                 recorded=recorded,
             ),
             hooks=Hooks(
-                gauge=lambda step: {"train/length": step.sequence_length},
+                gauge=lambda step: {"train/longest": max(step.lengths)},
                 log=self.log,
                 evaluate=self.evaluate,
                 save=lambda state, progress, loss: self.saved.append(
@@ -95,7 +95,7 @@ def test_tells_what_follows_from_a_step_and_its_time():
         assert values["train/tokens_per_second"] * seconds == pytest.approx(5)
         assert values["train/loss_tokens_per_second"] * seconds == pytest.approx(3)
         assert 0.0 <= values["train/data_wait_share"] <= 1.0
-        assert values["train/length"] == 8
+        assert values["train/longest"] == 3
 
 
 def test_saves_the_state_with_its_position_and_loss():

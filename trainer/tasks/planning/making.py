@@ -184,10 +184,9 @@ def _source(target: Target, compilation: Compilation | None) -> str:
 def _flops(planned: Planned) -> int:
     """Return what a step must compute when every position is a token with loss."""
     config = planned.config
-    length = config.data.sequence_length
-    tokens = config.trainer.global_batch_size * length
+    lengths = [config.data.sequence_length] * config.trainer.global_batch_size
     return StepFlops(config=planned.preset.config, lora=planned.lora).of(
-        tokens=tokens, loss_tokens=tokens, sequence_length=length
+        lengths=lengths, loss_tokens=sum(lengths)
     )
 
 
