@@ -7,25 +7,10 @@ from gemma.adapters.factors import factor_shapes
 from gemma.layout import table
 from gemma.lora import lora_settings
 from gemma.presets import BUILT_IN
-from trainer.model.memory import MemoryPlan
+from tests.trainer.memory_plans import plan_of
 
 GIB = 2**30
 EVERY_MESH = [(2**i, 2**j) for i in range(5) for j in range(5)]
-
-
-def plan_of(name, **changed):
-    settings = {
-        "config": BUILT_IN[name].config,
-        "dtype": "bfloat16",
-        "lora": lora_settings(8),
-        "sequence_length": 1024,
-        "microbatch_size": 16,
-        "remat": "block",
-        "attention": "splash",
-        "loss_chunk_tokens": 1024,
-        "slot_bytes": lambda layout: 0,
-    }
-    return MemoryPlan(**(settings | changed))
 
 
 @pytest.mark.parametrize("factorisation", ["keras", "shared"])

@@ -7,11 +7,11 @@ import pytest
 
 from gemma import Backbone
 from gemma.lora import lora_settings
-from gemma.presets import BUILT_IN, open_preset
+from gemma.presets import open_preset
+from tests.trainer.memory_plans import plan_of
 from trainer.artifacts.weights import write_full_preset
 from trainer.distribution.mesh import build_mesh
 from trainer.model.assemble import build_model, initial_arrays
-from trainer.model.memory import MemoryPlan
 from trainer.model.objective import evaluation_sums, training_loss
 
 SUMS = 1e-5  # float32 sums in another order
@@ -106,18 +106,7 @@ def test_the_full_preset_is_the_float_base_with_adapters_merged(preset, tmp_path
 
 def test_the_plan_counts_the_bits_of_the_base():
     def planned(quantize):
-        plan = MemoryPlan(
-            config=BUILT_IN["gemma2_9b_en"].config,
-            dtype="bfloat16",
-            lora=lora_settings(8),
-            quantize=quantize,
-            sequence_length=1024,
-            microbatch_size=1,
-            remat="block",
-            attention="splash",
-            loss_chunk_tokens=1024,
-            slot_bytes=lambda layout: 0,
-        )
+        plan = plan_of("gemma2_9b_en", quantize=quantize, microbatch_size=1)
         return plan.estimate((1, 1)).state
 
     saved = planned(None) - planned("int8"), planned(None) - planned("int4")

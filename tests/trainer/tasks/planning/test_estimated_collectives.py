@@ -1,21 +1,9 @@
 import dataclasses
 
-from gemma.lora import lora_settings
-from gemma.presets import BUILT_IN
-from trainer.model.memory import MemoryPlan
+from tests.trainer.memory_plans import plan_of
 from trainer.tasks.planning.estimated_collectives import estimated_collectives
 
-PLAN = MemoryPlan(
-    config=BUILT_IN["gemma2_tiny_en"].config,
-    dtype="bfloat16",
-    lora=lora_settings(8),
-    sequence_length=128,
-    microbatch_size=16,
-    remat="block",
-    attention="splash",
-    loss_chunk_tokens=1024,
-    slot_bytes=lambda layout: 0,
-)
+PLAN = plan_of("gemma2_tiny_en", sequence_length=128)
 
 
 def of(plan, shape):

@@ -2,27 +2,14 @@ import dataclasses
 
 import pytest
 
-from gemma.lora import lora_settings
-from gemma.presets import BUILT_IN
-from trainer.model.memory import MemoryPlan
+from tests.trainer.memory_plans import plan_of
 from trainer.tasks.planning.search import Search
 
 GIB = 2**30
 
 
 def search_of(name="gemma2_9b_en", *, shape=(2, 4), limit=15 * GIB, **changed):
-    settings = {
-        "config": BUILT_IN[name].config,
-        "dtype": "bfloat16",
-        "lora": lora_settings(8),
-        "sequence_length": 1024,
-        "microbatch_size": 16,
-        "remat": "block",
-        "attention": "splash",
-        "loss_chunk_tokens": 1024,
-        "slot_bytes": lambda layout: 0,
-    }
-    plan = MemoryPlan(**(settings | changed))
+    plan = plan_of(name, **changed)
     return Search(plan=plan, shape=shape, limit=limit, global_batch_size=16)
 
 
