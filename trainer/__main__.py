@@ -1,8 +1,8 @@
-"""The command line: words in, a typed configuration to `trainer.run.run`, a code out.
+"""The command line: words in, a typed configuration to `trainer.job`, a code out.
 
 Turns Hydra's composition into a `RunConfig` and every error into one screen. It is
 the only place that knows Hydra, and it imports neither JAX nor Keras: both come with
-`trainer.run`, after the checks have passed.
+a job, after the checks have passed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from trainer.config.identity import sweep_name
 from trainer.config.override_checks import Override, override_problem
 from trainer.config.overrides import in_quotes, is_override, normalise_overrides
 from trainer.config.schema import RunConfig
-from trainer.config.simulated import prepare_devices
+from trainer.job import run_job
 
 _SHOWS_ONLY = ("help", "hydra_help", "info", "shell_completion")
 _MAX_CHECKED_JOBS = 256
@@ -101,21 +101,10 @@ def _command(arguments: list[str]) -> int:
 
 
 def _guarded_job(composed: DictConfig) -> int:
-    return exit_code_of(lambda: _job(composed), debug=bool(composed.debug))
+    def job() -> int:
+        return run_job(to_run_config(composed), HydraConfig.get().overrides.task)
 
-
-def _job(composed: DictConfig) -> int:
-    """Run one job, or launch it; devices are simulated before JAX is imported."""
-    config, words = to_run_config(composed), HydraConfig.get().overrides.task
-    raise_problems(find_problems(config))
-    if config.launch.name != "none":
-        from launch.start import start
-
-        return start(config, words)
-    prepare_devices(config)
-    from trainer.run import run
-
-    return run(config, words)
+    return exit_code_of(job, debug=bool(composed.debug))
 
 
 def _multirun(arguments: list[str], name: str) -> int:

@@ -166,6 +166,13 @@ def remove(path: epath.PathLike) -> None:
             target.unlink(missing_ok=True)
 
 
+def remove_if_empty(directory: epath.PathLike) -> None:
+    """Delete a local directory that nothing is in; elsewhere there are none."""
+    with contextlib.suppress(OSError):  # not empty, or not there
+        if is_local(directory):
+            os.rmdir(os.fspath(epath.Path(directory)))
+
+
 def _put_in_place(beside: str, path: str) -> None:
     """Give the complete file `beside` its name, by copying where renames fail."""
     try:

@@ -53,6 +53,16 @@ def test_removing_takes_files_directories_and_nothing(root):
     assert storage.list_names(f"{root}/a") == []
 
 
+def test_only_an_empty_directory_is_removed_for_being_empty(tmp_path):
+    storage.write_text(tmp_path / "a/file", "")
+    storage.remove_if_empty(tmp_path / "a")
+    assert storage.list_names(tmp_path / "a") == ["file"]
+    storage.remove(tmp_path / "a/file")
+    storage.remove_if_empty(tmp_path / "a")
+    storage.remove_if_empty(tmp_path / "a")
+    assert storage.list_names(tmp_path) == []
+
+
 def test_a_mount_without_renames_is_written_by_copying(tmp_path, monkeypatch):
     def refuse(source, target):
         raise OSError(errno.EPERM, "renames are not supported here")

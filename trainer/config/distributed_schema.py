@@ -7,10 +7,13 @@ refuses to know sockets and JAX; `trainer.distribution` joins the processes.
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainer.config.errors import ConfigError
+
+_OPEN_MPI = "OMPI_MCA_orte_hnp_uri"
 
 
 @dataclass(kw_only=True)
@@ -40,6 +43,34 @@ def expected_processes(config: DistributedConfig) -> int:
     if "SLURM_STEP_NODELIST" in os.environ:
         return int(os.environ.get("SLURM_NTASKS", "1"))
     return int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))
+
+
+def index_before_joining(config: DistributedConfig, simulated: int) -> int | None:
+    """Return this process's number, as far as keys and environment tell it.
+
+    None is unknown until JAX has looked: on a Cloud TPU only its metadata say it. The
+    order is that of `trainer.distribution.detection`.
+
+    Args:
+        config: Keys that name a process, or none.
+        simulated: Devices that the CPU plays; then no TPU is looked for.
+    """
+    if config.process_index is not None:
+        return config.process_index
+    if not simulated and (_has_tpu_device() or "TPU_WORKER_ID" in os.environ):
+        return None
+    named = "SLURM_PROCID" if "SLURM_STEP_NODELIST" in os.environ else None
+    named = named or ("OMPI_COMM_WORLD_RANK" if _OPEN_MPI in os.environ else None)
+    index = os.environ.get(named, "") if named else "0"
+    return int(index) if index.isdecimal() else None
+
+
+def _has_tpu_device() -> bool:
+    """Return whether there is what might be a TPU: other devices are bound so too."""
+    return any(
+        next(pathlib.Path("/dev").glob(pattern), None) is not None
+        for pattern in ("accel[0-9]*", "vfio/[0-9]*")
+    )
 
 
 def distributed_problems(config: DistributedConfig) -> Iterator[ConfigError]:

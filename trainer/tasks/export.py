@@ -19,7 +19,8 @@ from trainer.config.errors import ConfigError
 from trainer.config.schema import RunConfig
 from trainer.distribution.exchange import from_primary
 from trainer.tasks.console import Screen
-from trainer.tasks.run_directory import RunDirectory, held
+from trainer.tasks.run_directory import RunDirectory
+from trainer.tasks.sharing import held_by_primary
 from trainer.tasks.subject import Subject, open_subject
 
 _FILES = {
@@ -51,7 +52,7 @@ def run_export(
     subject = open_subject(config)
     is_own = config.export.path is None
     elsewhere = f"export.path={directory.path.name}-{config.export.format}"
-    own = held(directory, instead=elsewhere)
+    own = held_by_primary(directory, instead=elsewhere)
     with own if is_own else contextlib.nullcontext():
         # again: nobody else writes there now
         place = from_primary("the target", lambda: str(_target(config, directory)))

@@ -1,17 +1,13 @@
 """A run's directory: found again by the same command, never another run's.
 
 Turns a configuration into `<run.root>/<run.name>/`, its lock and its `config.yaml`.
-It refuses to overwrite what another configuration made.
+It refuses to overwrite what another configuration made, and it does without JAX: a run
+that may not begin is told before JAX is imported.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
-import os
-import pathlib
-import socket
 from collections.abc import Iterator
 
 from etils import epath
@@ -19,18 +15,20 @@ from etils import epath
 from gemma.presets import PresetFileError
 from trainer import storage
 from trainer.config.compose import from_yaml, to_yaml
+from trainer.config.distributed_schema import expected_processes, index_before_joining
 from trainer.config.errors import (
     ConfigError,
     DataError,
-    DirectoryInUseError,
     PresetError,
+    RunError,
 )
 from trainer.config.identity import Difference, check_resume, run_name
 from trainer.config.schema import RunConfig
-from trainer.distribution.exchange import from_primary
+from trainer.tasks.lock import Lock
 
 CONFIG, LOCK, DONE = "config.yaml", "LOCK", "done.json"
 REFUSALS = (ConfigError, DataError, PresetError, PresetFileError)
+_early: dict[str, RunError | None] = {}  # places that are held early, or why not
 
 
 class RunDirectory:
@@ -118,48 +116,25 @@ class RunDirectory:
         Raises:
             DirectoryInUseError: A live process holds it.
         """
-        lock = self.path / LOCK
+        lock = Lock(self.path / LOCK, instead=instead)
         is_new = not storage.list_names(self.path)
-        owner = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": _process_start(os.getpid()),
-            "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        content = json.dumps(owner).encode()
-        if not storage.create(lock, content):
-            self._take_over(lock, owner, instead)
+        lock.take()
         try:
             yield
         except REFUSALS:
             if is_new and not storage.list_names(self.checkpoints):
-                storage.remove(self.path)
+                self._forget_run()
             raise
         finally:
-            storage.remove(lock)
+            lock.release()
+            if is_new:
+                storage.remove_if_empty(self.path)
 
-    def _take_over(
-        self, lock: epath.Path, owner: dict[str, object], instead: str
-    ) -> None:
-        """Replace the lock of a dead owner; of several that try, one succeeds."""
-        other = storage.read_json(lock)
-        pid = other.get("pid", -1)
-        claim = self.path / f"{LOCK}.after-{pid}"
-        if other.get("host") == owner["host"] and not _is_alive(other):
-            claimed = storage.create(claim, b"")
-            try:
-                if claimed and storage.read_json(lock) == other:
-                    storage.write_bytes(lock, json.dumps(owner).encode())
-                    return
-            finally:
-                if claimed:
-                    storage.remove(claim)
-        raise DirectoryInUseError(
-            key=str(self.path),
-            expected="a directory in which no other run is at work",
-            received=f"process {pid} on {other.get('host')} since {other.get('since')}",
-            fix=f"wait for it, use {instead}, or delete {lock} if it is gone",
-        )
+    def _forget_run(self) -> None:
+        """Remove everything but the lock, which is released in its own time."""
+        for name in storage.list_names(self.path):
+            if name != LOCK:
+                storage.remove(self.path / name)
 
     def mark_done(self, results: dict[str, object]) -> None:
         """Write the results, last of all: their presence says the run is whole."""
@@ -176,45 +151,57 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
+def held_early(config: RunConfig) -> Iterator[None]:
+    """Hold the directory of a run that is to be trained, before JAX is imported.
+
+    Only the first of several processes does, where keys or environment tell which that
+    is; what refuses it is kept until all have met, and `held` raises it in all of them.
+
+    Raises:
+        RunError: The run of this process alone may not begin.
+    """
+    first = index_before_joining(config.distributed, config.device.simulated) == 0
+    if config.task != "train" or not first:
+        yield
+        return
+    directory = RunDirectory(config)
+    place = str(directory.path)
+    with contextlib.ExitStack() as lock:
+        try:
+            done = directory.results_of(config)
+            if not done or done["step"] < config.trainer.num_train_steps:
+                lock.enter_context(directory.locked())
+                _early[place] = None
+        except RunError as error:
+            if expected_processes(config.distributed) == 1:
+                raise
+            _early[place] = error
+        try:
+            yield
+        finally:
+            _early.pop(place, None)
+
+
+@contextlib.contextmanager
 def held(
     directory: RunDirectory, *, instead: str = "another run.name"
 ) -> Iterator[None]:
-    """Hold a directory for all processes of the run: the first one has the lock.
+    """Hold a directory, once: where `held_early` does, there is nothing left to do.
 
     Args:
         directory: What to hold.
         instead: As in `RunDirectory.locked`.
 
     Raises:
-        DirectoryInUseError: A live process of another run holds it; in every process.
+        RunError: What `held_early` met, or a live process of another run holds it.
     """
-    with contextlib.ExitStack() as lock:
-        hold = directory.locked(instead=instead)
-        from_primary("the lock", lambda: lock.enter_context(hold))
+    place = str(directory.path)
+    if error := _early.get(place):
+        raise error
+    hold = (
+        contextlib.nullcontext()
+        if place in _early
+        else directory.locked(instead=instead)
+    )
+    with hold:
         yield
-
-
-def _is_alive(owner: dict[str, object]) -> bool:
-    """Return whether the process that wrote a lock on this host still runs."""
-    pid = int(owner.get("pid", -1))
-    if pathlib.Path("/proc/self/stat").exists():
-        return owner.get("started") == _process_start(pid)
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _process_start(pid: int) -> str | None:
-    """Return when a process of this host began, None if there is none.
-
-    A number of its own tells a process from a later one with the same pid.
-    """
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[19]
-    except FileNotFoundError:
-        return None

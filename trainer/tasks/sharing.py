@@ -1,17 +1,40 @@
-"""Whether processes share the encoding of rows, and over which wire.
+"""What the processes of a run share: its directory, and the encoding of its rows.
 
-Turns a stream that encodes everything into one that encodes a part, where that is less
-work: learning a share of the lengths and building what a process needs against all.
+Turns the first process's lock into one of all, and a stream that encodes everything
+into one that encodes a part, where that is less work: learning a share of the lengths
+and building what a process needs against all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 from trainer.data.batches import TrainingStream
 from trainer.data.sharing import Share
-from trainer.distribution.exchange import channel, gather
+from trainer.distribution.exchange import channel, from_primary, gather
 from trainer.distribution.processes import process_count, process_index
+from trainer.tasks.run_directory import RunDirectory, held
+
+
+@contextlib.contextmanager
+def held_by_primary(
+    directory: RunDirectory, *, instead: str = "another run.name"
+) -> Iterator[None]:
+    """Hold a directory for all processes of the run: the first one has the lock.
+
+    Args:
+        directory: What to hold.
+        instead: As in `RunDirectory.locked`.
+
+    Raises:
+        DirectoryInUseError: A live process of another run holds it; in every process.
+    """
+    with contextlib.ExitStack() as lock:
+        hold = held(directory, instead=instead)
+        from_primary("the lock", lambda: lock.enter_context(hold))
+        yield
 
 
 def share_encoding(stream: TrainingStream, *, needed: int) -> TrainingStream:
@@ -24,9 +47,15 @@ def share_encoding(stream: TrainingStream, *, needed: int) -> TrainingStream:
         stream: Batches of which a process builds some sequences.
         needed: Sequences of a global batch that this process builds.
     """
-    count = process_count()
     largest = max(gather("sequences of a process", needed))
-    if 1 / count + largest / stream.global_batch_size >= 1:
+    if 1 / process_count() + largest / stream.global_batch_size >= 1:
         return stream
+    return dataclasses.replace(stream, share=share_rows())
+
+
+def share_rows() -> Share | None:
+    """Return a part of the rows for each process; None where there is only one."""
+    if process_count() == 1:
+        return None
     tell = channel("lengths of rows")
-    return dataclasses.replace(stream, share=Share(process_index(), count, tell))
+    return Share(process_index(), process_count(), tell)

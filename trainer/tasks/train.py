@@ -32,10 +32,10 @@ from trainer.tasks.introduce import introduce
 from trainer.tasks.profiling import profiled
 from trainer.tasks.program import build_step
 from trainer.tasks.run_adapters import keep_settings, saved_settings
-from trainer.tasks.run_directory import RunDirectory, held
+from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.samples import Samples, samples_so_far
 from trainer.tasks.session import Session, build_session
-from trainer.tasks.sharing import share_encoding
+from trainer.tasks.sharing import held_by_primary, share_encoding
 from trainer.tasks.state import (
     build_optimizer,
     flatten_state,
@@ -66,12 +66,12 @@ def run_training(
         if finished and finished["step"] >= config.trainer.num_train_steps:
             screen.facts(f"{directory.path} is finished", finished)
             return 0
-        saved = saved_settings(directory)
-        session = agree("the model", lambda: build_session(config, saved=saved))
-        data = agree("the rows", session.open_data)
-        check_same("data and vocabulary", {"data fingerprint": data.fingerprint})
-        stop.share(SharedStop(session.mesh))
-        with held(directory):
+        with held_by_primary(directory):
+            saved = saved_settings(directory)
+            session = agree("the model", lambda: build_session(config, saved=saved))
+            data = agree("the rows", session.open_data)
+            check_same("data and vocabulary", {"data fingerprint": data.fingerprint})
+            stop.share(SharedStop(session.mesh))
             allowed = from_primary("the change", lambda: directory.changes(config))
             run = Run(session, data, directory, screen, stop, finish)
             run.started = started

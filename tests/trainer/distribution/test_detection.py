@@ -7,6 +7,7 @@ from trainer.config.distributed_schema import (
     DistributedConfig,
     distributed_problems,
     expected_processes,
+    index_before_joining,
 )
 from trainer.config.errors import ConfigError
 from trainer.distribution.detection import Rendezvous, find_rendezvous
@@ -132,3 +133,24 @@ def test_simulated_devices_are_counted_over_expected_processes(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert expected_processes(DistributedConfig()) == count
+
+
+@pytest.mark.parametrize("environment", [{}, SLURM, OPEN_MPI])
+@pytest.mark.parametrize(
+    "keys", [{}, {"coordinator": "a:1", "num_processes": 2, "process_index": 1}]
+)
+def test_a_process_knows_its_number_before_jax_does(monkeypatch, environment, keys):
+    found = find(monkeypatch, environment, **keys)
+    index = index_before_joining(DistributedConfig(**keys), simulated=1)
+    assert index == (0 if found is None else found.index)
+
+
+def test_on_a_tpu_only_jax_knows_the_number(monkeypatch):
+    monkeypatch.setenv("TPU_WORKER_ID", "0")
+    assert index_before_joining(DistributedConfig(), simulated=0) is None
+
+
+def test_an_environment_that_makes_no_sense_tells_no_number(monkeypatch):
+    for name, value in (SLURM | {"SLURM_PROCID": "first"}).items():
+        monkeypatch.setenv(name, value)
+    assert index_before_joining(DistributedConfig(), simulated=1) is None

@@ -1,6 +1,10 @@
 """What keeps processes from becoming one run: an end in time that says what to do."""
 
+import os
+
 import pytest
+
+from trainer.tasks.lock import Lock
 
 
 @pytest.fixture
@@ -49,3 +53,15 @@ def test_a_run_of_a_slurm_step_needs_no_keys(starter):
     group = starter.start(words, processes=2, environment=environment)
     assert group.wait(60) == [0, 0], group.everything()
     assert list(starter.losses("slurm")) == [1, 2]
+
+
+@pytest.mark.timeout(120)
+def test_all_processes_are_told_who_has_their_directory(starter):
+    lock = Lock(starter.root / "held/LOCK", instead="x")
+    lock.take()
+    group = starter.start(["run.name=held", "mesh=2x1"], processes=2)
+    codes = group.wait(60)
+    lock.release()
+    assert codes == [9, 9], group.everything()
+    for index in group.indices:
+        assert f"process {os.getpid()} on" in group.said(index)

@@ -1,0 +1,38 @@
+"""One job, up to JAX's import: launched elsewhere, or begun in this process.
+
+Turns a composed configuration into the exit code of `launch` or of `trainer.run`. What
+JAX reads at its import comes before it, and so does the lock of the run's directory:
+who comes second leaves within a second. It refuses to know the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainer.config.checks import find_problems, raise_problems
+from trainer.config.schema import RunConfig
+from trainer.config.simulated import prepare_devices
+
+
+def run_job(config: RunConfig, words: Sequence[str]) -> int:
+    """Run or launch a job and return its exit code.
+
+    Args:
+        config: What to do.
+        words: What was typed for it.
+
+    Raises:
+        RunError: With the message and exit code for the user.
+    """
+    raise_problems(find_problems(config))
+    if config.launch.name != "none":
+        from launch.start import start
+
+        return start(config, words)
+    prepare_devices(config)
+    from trainer.tasks.run_directory import held_early
+
+    with held_early(config):
+        from trainer.run import run
+
+        return run(config, words)
