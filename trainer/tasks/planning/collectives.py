@@ -40,6 +40,7 @@ _TRIPS = re.compile(r'"known_trip_count":{"n":"(\d+)"')
 _GROUPS = re.compile(r"\breplica_groups={{([\d,]*)}")
 _IOTA_GROUPS = re.compile(r"\breplica_groups=\[\d+,(\d+)\]<=")
 _MESH_GROUPS = re.compile(r"\breplica_groups=mesh\[([^\]]*)\][^{]*{([^}]*)}")
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _AXIS = re.compile(r"'(\w+)'=(\d+)")
 
 
@@ -72,21 +73,23 @@ def collectives_of(hlo: str, *, unknown_trips: Sequence[int] = ()) -> list[Colle
     counts: collections.Counter[tuple[str, int]] = collections.Counter()
     sizes: collections.Counter[tuple[str, int]] = collections.Counter()
 
-    def walk(name: str, times: int, unknown: Sequence[int]) -> None:
+    def walk(name: str, times: int, unknown: Sequence[int], counted: set[str]) -> None:
         for instruction in computations.get(name, _NOTHING).instructions:
             kind = instruction.operation.removesuffix("-done")
-            if kind in KINDS:  # a start gives buffers too, its end the result alone
+            # a start gives buffers too, its end the result alone
+            if kind in KINDS and _is_new(instruction, counted):
                 key = kind, _group_size(computations[name], instruction)
                 counts[key] += times
                 sizes[key] += times * _bytes(instruction.type)
+            inside = counted if instruction.operation == "fusion" else set()
             for called, trips in _calls(instruction, computations):
                 if trips is None:
-                    walk(called, times * (*unknown, 1)[0], unknown[1:])
+                    walk(called, times * (*unknown, 1)[0], unknown[1:], inside)
                 else:
-                    walk(called, times * trips, unknown)
+                    walk(called, times * trips, unknown, inside)
 
     entry = next((n for n, c in computations.items() if c.is_entry), "")
-    walk(entry, 1, unknown_trips)
+    walk(entry, 1, unknown_trips, set())
     found = [
         Collective(kind=key[0], devices=key[1], count=counts[key], bytes=sizes[key])
         for key in counts
@@ -125,6 +128,20 @@ def _computations(hlo: str) -> dict[str, _Computation]:
         elif (match := _INSTRUCTION.match(line)) and current is not _NOTHING:
             current.instructions.append(_Instruction(*match.groups()))
     return found
+
+
+def _is_new(instruction: _Instruction, counted: set[str]) -> bool:
+    """Return whether no other part of the same collective has been counted.
+
+    A TPU runs a collective beside products: one fusion starts it, others that compute
+    go on with it and one ends it. Each holds it whole, under one channel.
+    """
+    channel = _CHANNEL.search(instruction.rest)
+    if channel is None:
+        return True
+    is_new = channel[1] not in counted
+    counted.add(channel[1])
+    return is_new
 
 
 def _calls(

@@ -82,6 +82,39 @@ def test_most_bytes_come_first():
     assert sizes == sorted(sizes, reverse=True)
 
 
+# As libtpu 0.0.42 prints a weight that is gathered while a product runs, shortened.
+BESIDE_A_PRODUCT = """\
+%started (w: bf16[2,4]) -> bf16[8,4] {
+  %all-gather.1 = bf16[8,4]{1,0} all-gather(%w), channel_id=11, replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+%product (x: bf16[8,8], w: bf16[2,4]) -> bf16[8,4] {
+  %all-gather.2 = bf16[8,4]{1,0} all-gather(%w), channel_id=11, replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+%ended (w: bf16[2,4]) -> bf16[8,4] {
+  %all-gather.3 = bf16[8,4]{1,0} all-gather(%w), channel_id=11, replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+%body (p: (s32[], bf16[8,4])) -> (s32[], bf16[8,4]) {
+  %async-collective-start.1 = bf16[8,4]{1,0} fusion(%a), kind=kCustom, calls=%started
+  %fusion.7 = bf16[8,4]{1,0} fusion(%b, %a), kind=kOutput, calls=%product
+  %async-collective-done.1 = bf16[8,4]{1,0} fusion(%c), kind=kCustom, calls=%ended
+}
+
+ENTRY %main (a: bf16[8,4]) -> bf16[8,4] {
+  %while.1 = (s32[], bf16[8,4]) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %async-collective-start.2 = bf16[8,4]{1,0} fusion(%a), kind=kCustom, calls=%started
+  %async-collective-done.2 = bf16[8,4]{1,0} fusion(%c), kind=kCustom, calls=%ended
+}
+"""  # noqa: E501
+
+
+def test_a_collective_beside_a_product_is_counted_once_in_each_round():
+    (found,) = collectives_of(BESIDE_A_PRODUCT)
+    assert (found.count, found.bytes) == (5 + 1, 6 * 8 * 4 * 2)
+
+
 @pytest.fixture(scope="module")
 def mesh():
     return Mesh(np.asarray(jax.devices()[:8]).reshape(2, 4), ("batch", "model"))
