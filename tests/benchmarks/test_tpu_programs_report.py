@@ -21,6 +21,7 @@ MACHINE = {
 TOOK = {
     "mesh": "1x8",
     "compile_seconds": 61.4,
+    "state_bytes": {"weights": 2 << 30, "adapters": 3 << 20, "optimizer": 6 << 20},
     "processor_seconds": 90.0,
     "host_peak_bytes": 2.5e9,
     "versions": {"jax": "0.10.2", "libtpu": "0.0.42.1"},
@@ -29,19 +30,21 @@ TOOK = {
 
 
 def test_a_case_that_fits_has_its_gib():
-    sizes = {"total_bytes": 3 << 30, "argument_bytes": 2 << 30}
-    page = tpu_programs.report({"lora_9b": TOOK | sizes | {"temporary_bytes": 1 << 30}})
+    sizes = {"total_bytes": 3 << 30, "temporary_bytes": 1 << 30, "code_bytes": 1 << 19}
+    page = tpu_programs.report({"lora_9b": TOOK | sizes})
     assert (
-        "| 9B, LoRA rank 8, 8x1024 | v5e:2x4, mesh 1x8 | 3.00 | 2.00 | 1.00 | 16 "
-        "| 61 s | 90 s | 2.5 GB |" in page
+        "| 9B, LoRA rank 8, 8x1024 | v5e:2x4, mesh 1x8 | yes | 3.00 | 16 "
+        "| 2,048.0 | 3.0 | 6.0 | 1,024.0 | 0.5 | 61 s | 90 s | 2.5 GB |" in page
     )
     assert "2026-01-02, a processor" in page
     assert "libtpu 0.0.42.1" in page
 
 
 def test_a_case_that_was_refused_says_so():
-    page = tpu_programs.report({"lora_9b_48": TOOK | {"refused": "RESOURCE_EXHAUSTED"}})
-    assert "| v5e:2x4, mesh 1x8 | does not fit |  |  | 16 |" in page
+    page = tpu_programs.report(
+        {"lora_9b_48": TOOK | {"refused": "RESOURCE_EXHAUSTED: ..."}}
+    )
+    assert "| v5e:2x4, mesh 1x8 | no |  | 16 | 2,048.0 | 3.0 | 6.0 |  |  |" in page
 
 
 def test_a_case_that_fails_is_told_with_its_last_words(monkeypatch):

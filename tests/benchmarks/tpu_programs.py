@@ -2,9 +2,11 @@
 
 Turns cases of model, batch, mesh and topology into the memory that the compiler counts
 for each chip and the time that it takes, one process a case. Needs the extra `plan`; a
-case replaces its row in `results/tpu_programs.json` and leaves the others.
+case replaces its row in `results/tpu_programs.json` and leaves the others. `--keep`
+writes the programs too, for who wants to know why they need what they need.
 
     python tests/benchmarks/tpu_programs.py [--only NAME ...] [--out DIRECTORY]
+                                            [--keep DIRECTORY]
 """
 
 import argparse
@@ -23,7 +25,8 @@ from machine import machine_facts, sentence  # noqa: E402
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results"
 CHILD = HERE / "subjects" / "tpu_program.py"
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
+STATE = ("weights", "adapters", "optimizer")
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
 
 
@@ -74,13 +77,18 @@ CASES = {
 }
 
 
-def measure(chosen: Case) -> dict:
+def measure(chosen: Case, keep: pathlib.Path | None = None) -> dict:
     """Compile a case in a process of its own; return what it tells.
+
+    Args:
+        chosen: The case.
+        keep: File for the program's text.
 
     Raises:
         RuntimeError: The process failed; its last words are in the message.
     """
     command = [sys.executable, str(CHILD), chosen.topology, *chosen.words]
+    command += [] if keep is None else ["--keep", str(keep)]
     done = subprocess.run(
         command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True
     )
@@ -91,30 +99,35 @@ def measure(chosen: Case) -> dict:
 
 def row(name: str, result: dict) -> list[str]:
     """Return a case and its figures as a person reads them."""
-    chosen = CASES[name]
+    chosen, state = CASES[name], result["state_bytes"]
     place = [chosen.work, f"{chosen.topology}, mesh {result['mesh']}"]
+    held = [mib(state[key]) for key in STATE]
     took = [
         f"{result['compile_seconds']:.0f} s",
         f"{result['processor_seconds']:.0f} s",
         f"{result['host_peak_bytes'] / 1e9:.1f} GB",
     ]
     if "refused" in result:
-        return [*place, "does not fit", "", "", f"{chosen.chip_gib}", *took]
-    figures = [
-        f"{result[key] / GIB:.2f}"
-        for key in ("total_bytes", "argument_bytes", "temporary_bytes")
-    ]
-    return [*place, *figures, f"{chosen.chip_gib}", *took]
+        return [*place, "no", "", f"{chosen.chip_gib}", *held, "", "", *took]
+    total = f"{result['total_bytes'] / GIB:.2f}"
+    made = [mib(result[key]) for key in ("temporary_bytes", "code_bytes")]
+    return [*place, "yes", total, f"{chosen.chip_gib}", *held, *made, *took]
+
+
+def mib(count: int) -> str:
+    """Return bytes in MiB."""
+    return f"{count / MIB:,.1f}"
 
 
 def report(measured: dict[str, dict]) -> str:
     """Return the page: a table, then where and how each row was measured."""
-    header = ["Gemma 2", "chips", "GiB a chip", "arguments", "temporary", "has"]
-    header += ["compiled in", "processor", "host memory"]
+    header = ["Gemma 2", "chips", "fits", "GiB a chip", "has", *STATE]
+    header += ["temporary", "program", "compiled in", "processor", "host memory"]
     rows = [row(name, measured[name]) for name in CASES if name in measured]
-    table = markdown_table(header, rows, text_columns=(0, 1))
+    table = markdown_table(header, rows, text_columns=(0, 1, 2))
     commands = [
-        f"- {CASES[name].work}: `{' '.join(CASES[name].words)}`. "
+        f"- {CASES[name].work}: `{' '.join(CASES[name].words)}`, "
+        + f"`python tests/benchmarks/tpu_programs.py --only {name}`. "
         + sentence(measured[name]["machine"])
         + f" JAX {measured[name]['versions']['jax']}, "
         + f"libtpu {measured[name]['versions']['libtpu']}."
@@ -129,12 +142,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--keep", type=pathlib.Path, metavar="DIRECTORY")
     words = parser.parse_args()
     file = words.out / "tpu_programs.json"
     measured = json.loads(file.read_text()) if file.exists() else {}
     for name in words.only:
         facts = machine_facts()
-        measured[name] = measure(CASES[name]) | {"machine": facts}
+        keep = words.keep and words.keep / f"{name}.hlo"
+        measured[name] = measure(CASES[name], keep) | {"machine": facts}
         file.write_text(json.dumps(measured, indent=2, sort_keys=True) + "\n")
         (words.out / "tpu_programs.md").write_text(report(measured))
     print(report(measured))
@@ -143,9 +158,9 @@ def main() -> None:
 _INTRODUCTION = """# Steps compiled for TPUs that are not here
 
 The step that `python -m trainer` runs, lowered on shapes and compiled by the TPU's own
-compiler (extra `plan`) without a TPU. GiB a chip is what the compiler counts: arguments
-(weights, adapters, optimizer, batch), temporary memory and code. Nothing was run: speed
-is not measured here. `tests/benchmarks/tpu_programs.py` measures again.
+compiler (extra `plan`) without a TPU. GiB a chip is what the compiler counts; beside it
+is what that is made of, in MiB: what is held between steps, what a step works in, and
+the program. Nothing was run: speed is not measured here.
 """
 _NOTES = """KerasHub 0.32's Gemma 2 9B with LoRA, 8 x 1024 on the same eight chips, was
 compiled at 2, 8 and 16 layers: 0.332 GiB a layer, 16.8 GiB a chip for its 42, which do
