@@ -37,6 +37,7 @@ _BRANCHES = re.compile(r"\bbranch_computations={([^}]*)}")
 _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":{"n":"(\d+)"')
+_PLACE = re.compile(r"\bindex=(\d+)")
 _GROUPS = re.compile(r"\breplica_groups={{([\d,]*)}")
 _IOTA_GROUPS = re.compile(r"\breplica_groups=\[\d+,(\d+)\]<=")
 _MESH_GROUPS = re.compile(r"\breplica_groups=mesh\[([^\]]*)\][^{]*{([^}]*)}")
@@ -114,8 +115,14 @@ class _Computation:
         """Return the instruction of a name, None where there is none."""
         return next((i for i in self.instructions if i.name == name), None)
 
+    def operands(self, instruction: _Instruction) -> list[_Instruction]:
+        """Return what an instruction reads; a stranger stands for what is missing."""
+        names = re.findall(r"%([\w.\-]+)", instruction.rest.split(")", 1)[0])
+        return [self.named(name) or _Instruction(name, "", "", "") for name in names]
+
 
 _NOTHING = _Computation(False, [])
+_SCATTERED = "all-reduce-scatter"  # libtpu 0.0.42's name of such a fusion
 
 
 def _computations(hlo: str) -> dict[str, _Computation]:
@@ -127,7 +134,27 @@ def _computations(hlo: str) -> dict[str, _Computation]:
             found[head[2]] = current
         elif (match := _INSTRUCTION.match(line)) and current is not _NOTHING:
             current.instructions.append(_Instruction(*match.groups()))
-    return found
+    return {
+        name: _as_scattered(c) if name.startswith(_SCATTERED) else c
+        for name, c in found.items()
+    }
+
+
+def _as_scattered(computation: _Computation) -> _Computation:
+    """Return a sum of which each device keeps a slice as the reduce-scatter it is.
+
+    libtpu runs the two instructions as one.
+    """
+    kept = computation.instructions[-1].type
+    return dataclasses.replace(
+        computation,
+        instructions=[
+            dataclasses.replace(i, type=kept, operation="reduce-scatter")
+            if i.operation == "all-reduce"
+            else i
+            for i in computation.instructions
+        ],
+    )
 
 
 def _is_new(instruction: _Instruction, counted: set[str]) -> bool:
@@ -167,22 +194,44 @@ def _calls(
 def _trips(loop: _Instruction, computations: dict[str, _Computation]) -> int | None:
     """Return how often a loop runs; None where it is computed.
 
-    The CPU's compiler says so. The TPU's compares a counter from 0 with a constant.
+    The CPU's compiler says so. The TPU's compares a counter from 0 with a constant, and
+    counts by two where it has unrolled the loop once.
     """
     if known := _TRIPS.search(loop.rest):
         return int(known[1])
     condition = _CONDITION.search(loop.rest)
     if condition is None or condition[1] not in computations:
         return None
-    instructions = computations[condition[1]]
-    compare = instructions.instructions[-1]
+    compare = computations[condition[1]].instructions[-1]
     if compare.operation != "compare" or "direction=LT" not in compare.rest:
         return None
-    for operand in compare.rest.split(")", 1)[0].split(","):
-        found = instructions.named(operand.split()[-1].lstrip("%"))
-        if found is not None and found.operation == "constant":
-            return int(found.rest.split(")", 1)[0])
-    return None
+    compared = computations[condition[1]].operands(compare)
+    end = next(filter(None, map(_constant, compared)), None)
+    return end and -(-end // _step(loop, compared, computations))
+
+
+def _step(
+    loop: _Instruction,
+    compared: Sequence[_Instruction],
+    computations: dict[str, _Computation],
+) -> int:
+    """Return what a loop's body adds to the counter that its condition compares."""
+    place = next(filter(None, (_PLACE.search(i.rest) for i in compared)), None)
+    body = _BODY.search(loop.rest)
+    if place is None or body is None or body[1] not in computations:
+        return 1
+    results = computations[body[1]].operands(computations[body[1]].instructions[-1])
+    if int(place[1]) >= len(results) or results[int(place[1])].operation != "add":
+        return 1
+    added = computations[body[1]].operands(results[int(place[1])])
+    return next(filter(None, map(_constant, added)), 1)
+
+
+def _constant(instruction: _Instruction) -> int | None:
+    """Return the value of a whole number's constant, None of anything else."""
+    value = instruction.rest.split(")", 1)[0]
+    is_number = instruction.operation == "constant" and value.isdecimal()
+    return int(value) if is_number else None
 
 
 def _group_size(computation: _Computation, instruction: _Instruction) -> int:

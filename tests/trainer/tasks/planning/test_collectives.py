@@ -115,6 +115,58 @@ def test_a_collective_beside_a_product_is_counted_once_in_each_round():
     assert (found.count, found.bytes) == (5 + 1, 6 * 8 * 4 * 2)
 
 
+# As libtpu 0.0.42 prints a product whose parts go round eight devices, shortened.
+ROUND = """\
+%cond (p: (bf16[8], u32[])) -> pred[] {
+  %end = u32[]{:T(128)} constant(4), metadata={op_name="x"}
+  %p = (bf16[8], u32[]{:T(128)}) parameter(0)
+  %counter = u32[]{:T(128)} get-tuple-element(%p), index=1
+  ROOT %lt = pred[] compare(%counter, %end), direction=LT
+}
+
+%body (p.1: (bf16[8], u32[])) -> (bf16[8], u32[]) {
+  %two = u32[]{:T(128)} constant(2)
+  %p.1 = (bf16[8], u32[]{:T(128)}) parameter(0)
+  %x = bf16[8]{0} get-tuple-element(%p.1), index=0
+  %counter.1 = u32[]{:T(128)} get-tuple-element(%p.1), index=1
+  %there = bf16[8]{0} collective-permute(%x), channel_id=1, source_target_pairs={{0,1},{1,0}}
+  %on = bf16[8]{0} collective-permute(%there), channel_id=2, source_target_pairs={{0,1},{1,0}}
+  %next = u32[]{:T(128)} add(%counter.1, %two)
+  ROOT %tuple = (bf16[8]{0}, u32[]{:T(128)}) tuple(%on, %next)
+}
+
+ENTRY %main (a: bf16[8]) -> bf16[8] {
+  ROOT %while = (bf16[8], u32[]) while(%t), condition=%cond, body=%body
+}
+"""  # noqa: E501
+
+
+def test_an_unrolled_loop_runs_half_as_often():
+    (found,) = collectives_of(ROUND)
+    assert (found.count, found.bytes) == (2 * 2, 4 * 8 * 2)
+
+
+# As libtpu 0.0.42 prints a sum that is split over the sequence, shortened.
+SCATTERED = """\
+%all-reduce-scatter.4.clone.1 (input: bf16[4,64,8]) -> bf16[4,16,8] {
+  %input = bf16[4,64,8]{2,1,0} parameter(0)
+  %all-reduce.1 = bf16[4,64,8]{2,1,0} all-reduce(%input), channel_id=9, replica_groups={{0,1,2,3}}, to_apply=%add
+  ROOT %dynamic-slice.1 = bf16[4,16,8]{2,1,0} dynamic-slice(%all-reduce.1, %i), dynamic_slice_sizes={4,16,8}
+}
+
+ENTRY %main (a: bf16[4,64,8]) -> bf16[4,16,8] {
+  ROOT %fusion.1 = bf16[4,16,8]{2,1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.4.clone.1
+}
+"""  # noqa: E501
+
+
+def test_a_sum_of_which_each_device_keeps_a_slice_is_a_reduce_scatter():
+    (found,) = collectives_of(SCATTERED)
+    assert found == Collective(
+        kind="reduce-scatter", devices=4, count=1, bytes=4 * 16 * 8 * 2
+    )
+
+
 @pytest.fixture(scope="module")
 def mesh():
     return Mesh(np.asarray(jax.devices()[:8]).reshape(2, 4), ("batch", "model"))
