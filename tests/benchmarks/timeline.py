@@ -76,6 +76,8 @@ def seconds_by_phase(marks: list[Mark]) -> dict[str, float]:
 
 def phase_of_line(file: str, line: dict[str, Any]) -> str | None:
     """Return what had ended when a run wrote a line; None tells nothing."""
+    if file == "events.jsonl" and line.get("kind") == "compiled":
+        return "first step" if line["program"] == "step" else line["program"]
     if file == "events.jsonl":
         return EVENTS.get(line.get("kind", ""))
     if any(name.startswith("eval/") for name in line):

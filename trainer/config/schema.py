@@ -86,7 +86,8 @@ class DataConfig:
     sequence_length: int = 128
     """Tokens in a sequence; longer rows follow `on_long_row`."""
     pack: bool = True
-    """Put several rows into a sequence, isolated from each other."""
+    """Put several rows into a sequence, isolated from each other. false pads each batch
+    to the least of a few lengths; the step is compiled for those before the first."""
     pack_window_rows: int = 1024
     """Rows among which packs are formed; larger fills better and buffers more."""
     shuffle: bool = True

@@ -42,13 +42,15 @@ class EvaluationSet:
         Args:
             rows: Sequences of each global batch to build; None builds all.
         """
-        size = self.global_batch_size
         pad = self.encoder.tokenizer.pad_token_id
-        for start in range(0, len(self._sequences), size):
-            group = [*self._sequences[start : start + size]]
-            group += [[] for _ in range(size - len(group))]
-            length = batch_length(group, self.encoder.sequence_length, pack=self.pack)
-            yield build_batch(select(group, rows), length, pad_token_id=pad)
+        for group in self._groups():
+            yield build_batch(
+                select(group, rows), self._length(group), pad_token_id=pad
+            )
+
+    def lengths(self) -> list[int]:
+        """Return the lengths that the batches have, each once, from the shortest."""
+        return sorted({self._length(group) for group in self._groups()})
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -72,6 +74,15 @@ class EvaluationSet:
     def facts(self) -> BatchFacts:
         """Rows and tokens of a whole evaluation."""
         return measure(self._sequences)
+
+    def _groups(self) -> Iterator[Sequences]:
+        size = self.global_batch_size
+        for start in range(0, len(self._sequences), size):
+            group = [*self._sequences[start : start + size]]
+            yield group + [[] for _ in range(size - len(group))]
+
+    def _length(self, group: Sequences) -> int:
+        return batch_length(group, self.encoder.sequence_length, pack=self.pack)
 
     @functools.cached_property
     def _sequences(self) -> Sequences:

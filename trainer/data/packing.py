@@ -42,12 +42,18 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return packs
 
 
+def buckets(sequence_length: int) -> list[int]:
+    """Return the lengths that batches may have: powers of two from 32, and all."""
+    found = [MIN_BUCKET]
+    while found[-1] < sequence_length:
+        found.append(2 * found[-1])
+    return [*found[:-1], sequence_length]
+
+
 def bucket_length(longest: int, sequence_length: int) -> int:
-    """Return the least power of two from 32 that holds `longest`, or all there is."""
-    bucket = MIN_BUCKET
-    while bucket < longest:
-        bucket *= 2
-    return min(bucket, sequence_length)
+    """Return the least of the buckets that holds `longest`, or all there is."""
+    fitting = (b for b in buckets(sequence_length) if b >= longest)
+    return next(fitting, sequence_length)
 
 
 def build_batch(sequences: Sequences, length: int, *, pad_token_id: int) -> Batch:

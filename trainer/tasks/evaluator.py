@@ -18,6 +18,8 @@ from trainer.data.evaluation import EvaluationSet
 from trainer.distribution.joining import advance
 from trainer.distribution.rows import local_sequences
 from trainer.model.objective import evaluation_sums
+from trainer.tasks.ahead import Ahead
+from trainer.tasks.program import evaluation_shapes
 from trainer.tasks.session import Session
 from trainer.training.step import place_batch
 
@@ -34,6 +36,20 @@ class Evaluator:
             session.model,
             chunk_tokens=session.config.trainer.loss_chunk_tokens,
             end_of_turn=session.tokenizer.end_of_turn_id,
+        )
+
+    def ahead(self, weights: Weights) -> Ahead:
+        """Return what is to be compiled to measure such weights."""
+        size = self._held_out.global_batch_size
+
+        def arguments(length: int) -> tuple[Weights, Weights]:
+            return weights, evaluation_shapes(self._mesh, sequences=size, length=length)
+
+        return Ahead(
+            name="evaluation",
+            function=self._sums,
+            arguments=arguments,
+            lengths=self._held_out.lengths(),
         )
 
     def __call__(self, weights: Weights) -> dict[str, float]:

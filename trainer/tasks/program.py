@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
+from jax.sharding import Mesh, NamedSharding
 
 from trainer.config.schema import RunConfig
 from trainer.data.packing import build_batch
@@ -45,7 +46,8 @@ class StepProgram:
         model = self.parts.model
         trainable, frozen = split(model.shapes(), model)
         state = TrainState(trainable, self.optimizer.shapes())
-        return state, frozen, batch_shapes(self.parts)
+        length = self.parts.config.data.sequence_length  # the longest that rows have
+        return state, frozen, batch_shapes(self.parts, length)
 
     def lower(self) -> jax.stages.Lowered:
         """Return the step lowered for the mesh's devices; `compile()` is next."""
@@ -95,15 +97,23 @@ def build_step(parts: Assembly, optimizer: StackedOptimizer) -> Step:
     )
 
 
-def batch_shapes(parts: Assembly) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the batch of a step as shapes, at the longest length that rows have."""
-    trainer, microbatches = parts.config.trainer, parts.microbatches
-    rows = [()] * trainer.global_batch_size
-    batch = build_batch(rows, parts.config.data.sequence_length, pad_token_id=0)
-    sharding = batch_sharding(parts.mesh, dims=3, batch_dim=1)
+def batch_shapes(parts: Assembly, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the batch of a step as shapes, for sequences padded to a length."""
+    shape = parts.microbatches, parts.config.trainer.forward_size, length
+    return _shapes(shape, batch_sharding(parts.mesh, dims=3, batch_dim=1))
+
+
+def evaluation_shapes(
+    mesh: Mesh, *, sequences: int, length: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return a batch of held-out sequences as shapes, padded to a length."""
+    return _shapes((sequences, length), batch_sharding(mesh, dims=2))
+
+
+def _shapes(
+    shape: tuple[int, ...], sharding: NamedSharding
+) -> dict[str, jax.ShapeDtypeStruct]:
     return {
-        name: jax.ShapeDtypeStruct(
-            (microbatches, trainer.forward_size, x.shape[1]), x.dtype, sharding=sharding
-        )
-        for name, x in batch.items()
+        name: jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
+        for name, x in build_batch([()], shape[-1], pad_token_id=0).items()
     }

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 
 from trainer.checkpoint import Store
 from trainer.config.ending import BUG, STOPPED_BY_USER
@@ -18,24 +18,24 @@ from trainer.config.errors import Preempted, RunError
 from trainer.config.profile_range import parse_profile
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
-from trainer.data.order import Position
 from trainer.distribution.exchange import agree, check_same, from_primary
-from trainer.distribution.rows import local_sequences
 from trainer.distribution.stop import SharedStop
 from trainer.model.assemble import initial_arrays, split
 from trainer.model.state import Arrays
+from trainer.tasks.ahead import compile_ahead, step_ahead
 from trainer.tasks.beginning import check_may_begin, check_same_rows
 from trainer.tasks.console import Bar, Screen
 from trainer.tasks.evaluator import Evaluator
+from trainer.tasks.feed import placed_batches
 from trainer.tasks.gauge import build_gauge
 from trainer.tasks.introduce import introduce
 from trainer.tasks.profiling import profiled
-from trainer.tasks.program import build_step
+from trainer.tasks.program import Step, build_step
 from trainer.tasks.run_adapters import keep_settings, saved_settings
 from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.samples import Samples, samples_so_far
 from trainer.tasks.session import Session, build_session
-from trainer.tasks.sharing import held_by_primary, share_encoding
+from trainer.tasks.sharing import held_by_primary
 from trainer.tasks.state import (
     build_optimizer,
     flatten_state,
@@ -45,8 +45,8 @@ from trainer.tasks.state import (
 )
 from trainer.tasks.trackers import open_trackers
 from trainer.tracking import Sample, Tracker
-from trainer.training.loop import Hooks, Outcome, PlacedBatch, Progress, Rhythm, train
-from trainer.training.step import TrainState, place_batch
+from trainer.training.loop import Hooks, Outcome, Progress, Rhythm, train
+from trainer.training.step import TrainState
 from trainer.training.stop import StopRequest
 
 
@@ -199,7 +199,7 @@ class Run:
     def _train(self, state: TrainState, frozen: Arrays, progress: Progress) -> Outcome:
         config = self.config
         recorder = profiled(
-            build_step(self.session, self.optimizer),
+            self._compiled_step(state, frozen, progress),
             done=progress.step,
             directory=self.directory.path / "profile",
             say=self.screen.line,
@@ -215,7 +215,7 @@ class Run:
         )
         steps = rhythm.num_train_steps
         bar = Bar(self.screen, first_step=progress.step, num_train_steps=steps)
-        batches = self._placed_batches(progress)
+        batches = placed_batches(self.session, self.data.train, progress)
         with bar, contextlib.closing(batches), recorder as recording:
 
             def log(step: int, values: Mapping[str, float]) -> None:
@@ -241,21 +241,24 @@ class Run:
                 stop=self.stop,
             )
 
-    def _placed_batches(self, progress: Progress) -> Generator[PlacedBatch, None, None]:
-        start = Position(**progress.position) if progress.position else None
-        mesh, microbatches = self.session.mesh, self.session.microbatches
-        size = self.config.trainer.global_batch_size
-        here = local_sequences(size, mesh, microbatches=microbatches)
-        stream = share_encoding(self.data.train, needed=len(here))
-        for step in stream.batches(start, rows=here):
-            yield PlacedBatch(
-                arrays=place_batch(
-                    step.batch, mesh, microbatches=microbatches, sequences=size
-                ),
-                position=dataclasses.asdict(step.position),
-                rows=step.facts.rows,
-                lengths=step.facts.lengths,
-            )
+    def _compiled_step(
+        self, state: TrainState, frozen: Arrays, progress: Progress
+    ) -> Step:
+        """Return the step; no length of a batch is met that it is not compiled for."""
+        step, stream = build_step(self.session, self.optimizer), self.data.train
+        programs = [
+            step_ahead(self.session, stream, step, state, frozen, progress=progress)
+        ]
+        if self.evaluator and self.config.trainer.eval_every_steps:
+            weights = {**frozen, **weights_in_use(state)}
+            programs.append(self.evaluator.ahead(weights))
+        compile_ahead(
+            programs,
+            tell=self.tracker.event,
+            say=self.screen.line,
+            is_stopped=self.stop.is_asked,
+        )
+        return step
 
     def _save(self, state: TrainState, progress: Progress, loss: float | None) -> None:
         metadata = {

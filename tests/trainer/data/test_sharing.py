@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from trainer.config.errors import DataError
+from trainer.data.lengths import lengths_to_come
 from trainer.data.sharing import Share
 
 WORDS = ["sea", "sky", "oak", "elm", "fox", "owl", "bee"]
@@ -104,3 +105,22 @@ def test_a_row_that_is_too_long_ends_the_process_that_reads_it(open_rows):
     train = dataclasses.replace(data.train, share=Table().share(0), encoder=encoder)
     with pytest.raises(DataError, match="at most 8 tokens"):
         next(train.batches())
+
+
+def test_processes_find_the_lengths_to_come_and_measure_a_row_once(open_rows):
+    """Batches of nearly all rows are as long as the longest: none ends the search."""
+    data = open_rows(rows_of("texts"), global_batch_size=36, pack=False)
+    alone = lengths_to_come(data.train, None, num_steps=9, share=None)
+    table, read, found = Table(), [], {}
+
+    def measure(index):
+        own = dataclasses.replace(data.train, rows=counting(data.train.rows, read))
+        found[index] = lengths_to_come(own, None, num_steps=9, share=table.share(index))
+
+    threads = [threading.Thread(target=measure, args=[n]) for n in range(COUNT)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert found == dict.fromkeys(range(COUNT), alone)
+    assert sorted(read) == list(range(40))
