@@ -65,13 +65,12 @@ CASES = {
     "lora_27b_v5e": case("27B, LoRA rank 8", "v5e:4x8", "4x8", "16x4096", LARGE),
     "lora_27b_v5p": case("27B, LoRA rank 8", "v5p:2x2x2", "1x8", "16x4096", LARGE),
     "qlora_27b": case(
-        "27B, int4, LoRA rank 8, four sequences at a time",
+        "27B, int4, LoRA rank 8",
         "v5e:2x4",
         "1x8",
         "16x4096",
         LARGE,
         "preset.quantize=int4",
-        "trainer.microbatch_size=4",
     ),
     "full_9b": case("9B, all weights", "v5e:8x8", "8x8", "64x2048", NINE, "lora=none"),
 }
