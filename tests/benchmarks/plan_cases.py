@@ -71,6 +71,8 @@ def words_of(case: str) -> list[str]:
         words.append(f"trainer.microbatch_size={size}")
     else:
         words.append(f"trainer.global_batch_size={size}")
+    if not any(word.startswith("trainer.remat=") for word in others):
+        words.append("trainer.remat=block")  # auto would ask how much memory there is
     return words + others
 
 

@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "optimizer.name": ("adamw", "adafactor", "lion", "muon", "sgd"),
     "schedule.name": ("constant", "linear", "cosine", "wsd"),
     "trainer.remat": (
+        "auto",
         "none",
         "block",
         "attention",

@@ -23,11 +23,12 @@ class TrainerConfig:
     """Steps between evaluations; the first precedes training. 0: never."""
     log_every_steps: int = 1
     """Steps between lines of `metrics.jsonl`."""
-    remat: str = "block"
-    """What the backward pass computes again: `none`; `block`, all of a scan step from
-    its input; `attention`, all but products with weights; `offload`, as block, with
-    the inputs in the host's memory; or one of two policies of JAX's, `dots_saveable`
-    and `dots_with_no_batch_dims_saveable`."""
+    remat: str = "auto"
+    """What the backward pass computes again. `none`; `block`, all of a scan step from
+    its input; `attention`, all but products with weights; `auto`, `attention` where the
+    estimate of it leaves room on a device, else `block`; `offload`, as block, with the
+    inputs in the host's memory; or one of two policies of JAX's, `dots_saveable` and
+    `dots_with_no_batch_dims_saveable`."""
     attention: str = "auto"
     """`auto` takes what suits the devices: `splash` on TPU, `cudnn` on GPU where it can
     express the model, else `blocked`. `reference` keeps all scores at once."""

@@ -21,6 +21,7 @@ from trainer.config.mesh_shape import (
     check_slices,
     parse_shape,
 )
+from trainer.distribution.host_memory import host_bytes
 
 AXES = ("batch", "model")
 
@@ -153,6 +154,17 @@ def device_bytes(device: jax.Device) -> int | None:
     """Return an own accelerator's memory, or None where the host's is shared."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     return stats.get("bytes_limit") if stats else None
+
+
+def usable_bytes(devices: Sequence[jax.Device]) -> int | None:
+    """Return what a program may use of each device of a host; None where unknown.
+
+    Args:
+        devices: All of this process's, which share the host's memory on a CPU.
+    """
+    if devices[0].platform == "cpu":
+        return host_bytes() // len(devices)
+    return device_bytes(devices[0])
 
 
 def _reason(needed: int, limit: int | None) -> str:

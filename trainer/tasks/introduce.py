@@ -49,7 +49,8 @@ def introduce(
             f"{rows['tokens_per_row']:.0f} tokens a row",
             "steps": f"{trainer.num_train_steps} x {trainer.global_batch_size} "
             f"sequences of {config.data.sequence_length} tokens"
-            + (f", {session.microbatches} microbatches" * (session.microbatches > 1)),
+            + (f", {session.microbatches} microbatches" * (session.microbatches > 1))
+            + f", remat {trainer.remat}",
             "optimizer": f"{config.optimizer.name}, learning rate "
             f"{config.optimizer.learning_rate:g}, {config.schedule.name}",
             **_rules(rules),

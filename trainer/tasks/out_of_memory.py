@@ -12,8 +12,7 @@ import jax
 from gemma.attention import Target
 from trainer.config.errors import SMALLER_STEP, MemoryPlanError, RunError
 from trainer.config.schema import RunConfig
-from trainer.distribution.host_memory import host_bytes
-from trainer.distribution.mesh import device_bytes
+from trainer.distribution.mesh import usable_bytes
 from trainer.tasks.planning.explain import explain_memory
 
 ADVICE_SHOWN = 4
@@ -36,8 +35,7 @@ def out_of_memory(error: BaseException, config: RunConfig) -> MemoryPlanError:
             config,
             num_devices=jax.device_count(),
             platform=device.platform,
-            bytes_per_device=device_bytes(device)
-            or host_bytes() // jax.local_device_count(),
+            bytes_per_device=usable_bytes(jax.local_devices()),
             largest_fused_head_dim=Target.of_device(device).largest_fused_head_dim,
         )
     except (RunError, MemoryError):  # another task's preset, or nothing left at all

@@ -21,17 +21,18 @@ from gemma.tokenizers import GemmaTokenizer
 from trainer.config.errors import ConfigError, PresetError
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData, open_data
+from trainer.distribution.exchange import from_primary
 from trainer.distribution.mesh import (
     MeshChoice,
     build_mesh,
     choose_mesh,
     count_slices,
-    device_bytes,
+    usable_bytes,
 )
 from trainer.model.adapters import adapter_settings
 from trainer.model.assemble import Model, build_model
 from trainer.model.attention import build_attention
-from trainer.model.remat import check_remat
+from trainer.model.remat import check_remat, choose_remat
 from trainer.tasks.planning.memory_plan import memory_plan
 
 
@@ -80,7 +81,7 @@ def build_session(config: RunConfig, *, saved: LoraSettings | None = None) -> Se
         ConfigError: The mesh or the adapters are impossible.
     """
     devices = jax.devices()
-    memory = device_bytes(jax.local_devices()[0])
+    memory = from_primary("memory", lambda: usable_bytes(jax.local_devices()))
     parts = assemble(config, devices, bytes_per_device=memory, saved=saved)
     fields = {f.name: getattr(parts, f.name) for f in dataclasses.fields(parts)}
     return Session(**fields, tokenizer=_tokenizer(parts.model.preset))
@@ -98,7 +99,7 @@ def assemble(
     Args:
         config: What to build.
         devices: Those of all processes, or those of a topology.
-        bytes_per_device: Memory of a device, for `mesh=auto`; None when unknown.
+        bytes_per_device: Memory of a device, for what is `auto`; None when unknown.
         saved: Settings of adapters that are restored; their `lora.path` is not read.
 
     Raises:
@@ -143,8 +144,15 @@ def assemble(
     model = build_model(
         preset, mesh, dtype=dtype, lora=lora, quantize=quantize, attend=attend
     )
+    remat = choose_remat(
+        config.trainer.remat, plan, choice.shape, bytes_per_device=bytes_per_device
+    )
     return Assembly(
-        config=config, choice=choice, mesh=mesh, model=model, adapter=adapter
+        config=_with_remat(config, remat),
+        choice=choice,
+        mesh=mesh,
+        model=model,
+        adapter=adapter,
     )
 
 
@@ -153,6 +161,11 @@ def with_dtype(config: RunConfig, platform: str) -> RunConfig:
     dtype = config.preset.dtype or ("float32" if platform == "cpu" else "bfloat16")
     preset = dataclasses.replace(config.preset, dtype=dtype)
     return dataclasses.replace(config, preset=preset)
+
+
+def _with_remat(config: RunConfig, remat: str) -> RunConfig:
+    trainer = dataclasses.replace(config.trainer, remat=remat)
+    return dataclasses.replace(config, trainer=trainer)
 
 
 def open_preset_of(name: str) -> Preset:

@@ -1,9 +1,10 @@
 """This project's own engine: the step of `task=train` on random weights.
 
 Put together as `trainer.tasks.train` does it, with the defaults of the configuration
-for what no peer has: recomputation of blocks and the size of the loss's chunks.
+for what no peer has: what is computed again and the size of the loss's chunks.
 """
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +17,18 @@ from workload import Workload
 from gemma.abstract import build_abstract
 from gemma.config import GemmaConfig
 from gemma.lora import lora_settings
-from trainer.config.schema import OptimizerConfig, TrainerConfig
-from trainer.distribution.mesh import build_mesh
+from trainer.config.schema import (
+    DataConfig,
+    OptimizerConfig,
+    PresetConfig,
+    RunConfig,
+    TrainerConfig,
+)
+from trainer.distribution.mesh import build_mesh, usable_bytes
 from trainer.model.assemble import Model, build_model, initial_arrays, split
 from trainer.model.objective import training_loss
+from trainer.model.remat import choose_remat
+from trainer.tasks.planning.memory_plan import memory_plan
 from trainer.training.optimizer import StackedOptimizer
 from trainer.training.schedule import Schedule
 from trainer.training.step import TrainState, build_train_step, place_batch
@@ -46,7 +55,9 @@ def build(workload: Workload, **options: str) -> Callable[[Any, Any], float]:
     state = TrainState(trainable, optimizer.initial_slots())
     step_function = build_train_step(
         training_loss(
-            model, remat=settings.remat, chunk_tokens=settings.loss_chunk_tokens
+            model,
+            remat=_remat(settings, workload),
+            chunk_tokens=settings.loss_chunk_tokens,
         ),
         optimizer,
         clip_norm=None,
@@ -119,6 +130,19 @@ def _optimizer(model: Model, workload: Workload) -> StackedOptimizer:
         replicated=model.placement.replicated(),
         build_abstract=build_abstract,
     )
+
+
+def _remat(settings: TrainerConfig, workload: Workload) -> str:
+    """Return what a run of this size keeps on this machine."""
+    config = RunConfig(
+        preset=PresetConfig(dtype=workload.dtype),
+        data=DataConfig(sequence_length=workload.sequence_length),
+        trainer=dataclasses.replace(settings, global_batch_size=workload.batch_size),
+    )
+    lora = lora_settings(workload.lora_rank)
+    plan = memory_plan(config, config_of(workload), lora, platform="cpu")
+    room = usable_bytes(jax.devices()[:1])
+    return choose_remat(settings.remat, plan, (1, 1), bytes_per_device=room)
 
 
 def _value(word: str) -> int | str:

@@ -241,6 +241,15 @@ def test_auto_plans_the_mesh_that_training_takes(devices, size):
     assert planned.config.mesh.shape == str(choice)
 
 
+@pytest.mark.parametrize(("size", "remat"), [(4, "attention"), (16, "block")])
+def test_auto_plans_the_remat_that_leaves_room(size, remat):
+    words = ["preset=gemma2_9b_en", "mesh=1x1", "data.sequence_length=1024"]
+    config = compose([*words, f"trainer.global_batch_size={size}"])
+    found = prepare(config, undescribed(parse_topology("h100:1")))
+    assert found.memory.remat == remat
+    assert found.least.remat == "block"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -18,7 +18,7 @@ from trainer.config.errors import ConfigError
 from trainer.config.topology import Platform, Topology
 from trainer.distribution.chips import CHIPS, chip_of
 from trainer.distribution.host_memory import host_bytes
-from trainer.distribution.mesh import device_bytes
+from trainer.distribution.mesh import usable_bytes
 
 GIB = 2**30
 _USABLE_GIB = {"v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
@@ -100,14 +100,11 @@ def _here() -> Target:
     first = devices[0]
     platform: Platform = "cuda" if first.platform == "gpu" else first.platform
     known = chip_of(first.device_kind)
-    limit = device_bytes(first)
-    if platform == "cpu":
-        limit = host_bytes() // len(devices)
     return Target(
         name=f"{known.name if known else first.device_kind}:{len(devices)}, here",
         platform=platform,
         num_devices=len(devices),
-        bytes_per_device=limit,
+        bytes_per_device=usable_bytes(devices),
         devices=devices,
         largest_fused_head_dim=attention.Target.of_device(first).largest_fused_head_dim,
     )

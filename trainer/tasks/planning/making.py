@@ -21,7 +21,7 @@ from trainer.tasks.planning.estimated_collectives import estimated_collectives
 from trainer.tasks.planning.plan import Largest, Plan
 from trainer.tasks.planning.preparing import Planned, search_of
 from trainer.tasks.planning.search import SEQUENCE_STEP, Change, Search
-from trainer.tasks.program import step_program
+from trainer.tasks.program import StepProgram, step_program
 
 
 def make_plan(planned: Planned, *, confirm: bool) -> Plan:
@@ -61,7 +61,13 @@ def _compile(planned: Planned, config: RunConfig) -> Compilation | None:
     """Compile a configuration for the plan's chips; None where nothing can."""
     if planned.target.devices is None:
         return None
-    return compile_program(step_program(config, planned.target.devices))
+    return compile_program(_program(planned, config))
+
+
+def _program(planned: Planned, config: RunConfig) -> StepProgram:
+    return step_program(
+        config, planned.target.devices or (), bytes_per_device=planned.limit
+    )
 
 
 def _measured(estimate: DeviceBytes, compilation: Compilation | None) -> DeviceBytes:
@@ -114,12 +120,13 @@ def _largest(
         confirm: Compile what is found.
         is_compiled: The step asked for compiled and fits.
     """
+    search = dataclasses.replace(search, plan=planned.least)
     if not confirm or planned.target.devices is None:
         return Largest(
             microbatch_size=search.largest_microbatch(),
             sequence_length=search.largest_sequence(),
         )
-    memory = planned.memory
+    memory = planned.least
     microbatch, is_one = confirmed(
         _sizes(planned, is_length=False),
         search,
@@ -136,7 +143,7 @@ def _largest(
 
 def _sizes(planned: Planned, *, is_length: bool) -> Sizes:
     """Return what is looked for: sequences of other lengths, or of other numbers."""
-    memory = planned.memory
+    memory = planned.least
 
     def step(size: int) -> tuple[int, int]:
         if is_length:
@@ -152,7 +159,7 @@ def _sizes(planned: Planned, *, is_length: bool) -> Sizes:
     def compiled(size: int) -> Compilation:
         microbatch, length = step(size)
         config = planned.with_step(microbatch_size=microbatch, sequence_length=length)
-        return compile_program(step_program(config, planned.target.devices or ()))
+        return compile_program(_program(planned, config))
 
     return Sizes(
         unit=SEQUENCE_STEP if is_length else planned.shape[0],
@@ -207,5 +214,5 @@ def _subject(planned: Planned) -> dict[str, str]:
         "step": f"{trainer.global_batch_size} sequences of {data.sequence_length} "
         f"tokens"
         + (f" in {forwards} microbatches" if forwards > 1 else "")
-        + f", remat {trainer.remat}, attention {planned.memory.attention}",
+        + f", remat {planned.memory.remat}, attention {planned.memory.attention}",
     }

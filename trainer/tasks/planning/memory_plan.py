@@ -13,6 +13,7 @@ from gemma.lora import LoraSettings
 from trainer.config.schema import RunConfig
 from trainer.model.attention import attention_path
 from trainer.model.memory import MemoryPlan
+from trainer.model.remat import LEAST
 from trainer.tasks.planning.slots import slot_bytes, trained_arrays
 
 _PROGRAM_BYTES = 20_000_000  # of libtpu 0.0.42: 29 MB for one layer, 50 to 72 for two
@@ -27,6 +28,8 @@ def memory_plan(
     largest_fused_head_dim: int = 128,
 ) -> MemoryPlan:
     """Return the estimate of a configuration whose dtype is filled in.
+
+    It is the least that `trainer.remat=auto` can need: the mesh is chosen first.
 
     Args:
         config: What would be trained.
@@ -61,7 +64,7 @@ def memory_plan(
         sequence_length=config.data.sequence_length,
         microbatch_size=trainer.forward_size,
         microbatches=trainer.global_batch_size // trainer.forward_size,
-        remat=trainer.remat,
+        remat=LEAST if trainer.remat == "auto" else trainer.remat,
         attention=_attention(config, dimensions, target),
         attention_block=largest_block(target.platform),
         loss_chunk_tokens=trainer.loss_chunk_tokens,

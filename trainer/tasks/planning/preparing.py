@@ -16,7 +16,7 @@ from trainer.config.schema import LoraConfig, RunConfig
 from trainer.distribution.mesh import candidate_shapes
 from trainer.model.adapters import adapter_settings
 from trainer.model.memory import MemoryPlan
-from trainer.model.remat import check_remat_on
+from trainer.model.remat import LEAST, check_remat_on, choose_remat
 from trainer.tasks.planning.chips import Target
 from trainer.tasks.planning.memory_plan import memory_plan
 from trainer.tasks.planning.search import Search
@@ -38,6 +38,13 @@ class Planned:
     def limit(self) -> int | None:
         """Bytes that a program may use of a device."""
         return self.target.bytes_per_device
+
+    @property
+    def least(self) -> MemoryPlan:
+        """The estimate where `trainer.remat=auto` would keep less to fit more."""
+        if self.config.trainer.remat != "auto":
+            return self.memory
+        return dataclasses.replace(self.memory, remat=LEAST)
 
     def with_step(self, *, microbatch_size: int, sequence_length: int) -> RunConfig:
         """Return the configuration with another step of one forward, or of two."""
@@ -78,13 +85,16 @@ def prepare(
         largest_fused_head_dim=target.largest_fused_head_dim,
     )
     shape = _shape(config, memory, target)
+    remat = choose_remat(
+        config.trainer.remat, memory, shape, bytes_per_device=target.bytes_per_device
+    )
     mesh = dataclasses.replace(config.mesh, shape=f"{shape[0]}x{shape[1]}")
     return Planned(
         config=dataclasses.replace(config, mesh=mesh, lora=_without_file(config, lora)),
         preset=preset,
         lora=lora,
         target=target,
-        memory=memory,
+        memory=dataclasses.replace(memory, remat=remat),
         shape=shape,
     )
 
