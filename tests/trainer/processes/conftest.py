@@ -92,16 +92,25 @@ class Starter:
         return list({word.split("=", 1)[0]: word for word in words}.values())
 
     def start(
-        self, jobs, *, processes, devices=1, places=None, environment=None, **variables
+        self,
+        jobs,
+        *,
+        processes,
+        devices=1,
+        places=None,
+        environment=None,
+        worker=WORKER,
+        **variables,
     ):
         """Start the command line, or several jobs after each other, in processes.
 
         Args:
-            jobs: Words of a job, or a list of such for `worker.py`.
+            jobs: Words of a job, or a list of such for a worker.
             processes: How many; one is started without `distributed` keys.
             devices: Simulated devices of each.
             places: Current directory of each, by index.
             environment: Variables in place of the keys that name a process, by index.
+            worker: What runs several jobs.
             variables: More of them, the same for all.
         """
         port, group = unused_port(), Group([], [])
@@ -117,7 +126,7 @@ class Starter:
             command = ["-m", "trainer", *self.words(*([] if several else jobs), *last)]
             if several:
                 every = [self.words(*job, *last) for job in jobs]
-                command = [str(WORKER), json.dumps(every)]
+                command = [str(worker), json.dumps(every)]
             log = self.root / f"log-{len(self.groups)}-{index}.txt"
             with open(log, "wb") as file:
                 process = subprocess.Popen(

@@ -1,0 +1,22 @@
+"""All experiments, in the order of the table."""
+
+from tests.chaos.long_run import LONG_RUN
+from tests.chaos.mesh_pairs import MESH_PAIRS
+from tests.chaos.process_counts import PROCESS_COUNTS
+from tests.chaos.resume_everywhere import RESUME
+from tests.chaos.sigkill import SIGKILL
+from tests.chaos.sigkill_pair import SIGKILL_PAIR
+from tests.chaos.two_in_one_directory import TWO_IN_ONE
+
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        SIGKILL,
+        SIGKILL_PAIR,
+        RESUME,
+        MESH_PAIRS,
+        PROCESS_COUNTS,
+        TWO_IN_ONE,
+        LONG_RUN,
+    )
+}
