@@ -1,16 +1,14 @@
 """A preset that could not be written whole leaves the older one as it was."""
 
-import importlib
 import pathlib
 import shutil
 
 import numpy as np
 import pytest
-from etils.epath import backend
-from fsspec.implementations.memory import MemoryFileSystem
 
 import gemma
 from gemma.presets import open_preset, write_hf, write_preset
+from tests.object_store import object_store
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 WRITERS = [write_preset, write_hf]
@@ -99,27 +97,10 @@ def test_a_quantized_model_is_saved_over_the_preset_it_reads(tmp_path, method):
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """An object store in memory, at s3://, to which etils has the same way as gs://."""
-
-    class Store(MemoryFileSystem):
-        protocol, store, pseudo_dirs = ("s3",), {}, [""]
-
-        @classmethod
-        def _strip_protocol(cls, path):
-            return super()._strip_protocol(str(path).removeprefix("s3://"))
-
-        def mkdir(self, path, create_parents=True, **kwargs):
-            """Do nothing: a store has no empty folders."""
-
-        def makedirs(self, path, exist_ok=False):
-            """Do nothing: a store has no empty folders."""
-
-    registry = importlib.import_module("fsspec.registry")  # fsspec 2026.9 hides it
-    monkeypatch.setitem(registry._registry, "s3", Store)
-    backend.fsspec_backend._get_filesystem.cache_clear()
-    yield Store()
-    backend.fsspec_backend._get_filesystem.cache_clear()
+def bucket():
+    """An object store at s3://, to which etils has the same way as gs://."""
+    with object_store("s3") as store:
+        yield store
 
 
 @pytest.mark.parametrize("writer", WRITERS)

@@ -1,12 +1,10 @@
 """Files, globs and the embedded rows; what opening tells."""
 
-import importlib
 import pathlib
 
 import pytest
-from etils.epath import backend
-from fsspec.implementations.memory import MemoryFileSystem
 
+from tests.object_store import object_store
 from trainer.config.errors import ConfigError, DataError
 from trainer.config.schema import ColumnsConfig, DataConfig
 from trainer.data import open_data
@@ -67,21 +65,10 @@ def test_the_digest_knows_content_and_not_names(write_rows):
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """An object store in memory, at s3://, to which etils has the same way as gs://."""
-
-    class Store(MemoryFileSystem):
-        protocol, store, pseudo_dirs = ("s3",), {}, [""]
-
-        @classmethod
-        def _strip_protocol(cls, path):
-            return super()._strip_protocol(str(path).removeprefix("s3://"))
-
-    registry = importlib.import_module("fsspec.registry")  # fsspec 2026.9 hides it
-    monkeypatch.setitem(registry._registry, "s3", Store)
-    backend.fsspec_backend._get_filesystem.cache_clear()
-    yield Store()
-    backend.fsspec_backend._get_filesystem.cache_clear()
+def bucket():
+    """An object store at s3://, to which etils has the same way as gs://."""
+    with object_store("s3") as store:
+        yield store
 
 
 def test_remote_files_are_read(bucket):
