@@ -23,8 +23,19 @@ def digests(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
 
     Waits until the arrays are computed. Every process calls it; all get the same.
     """
-    # one at a time: many programs with collectives at once deadlock simulated devices
-    return {name: _as_int(_digest(array)) for name, array in arrays.items()}
+    return finish(start(arrays))
+
+
+def start(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Begin to compute digests, in every process, before arrays may be donated."""
+    # one at a time: many programs with collectives at once deadlock simulated devices,
+    # which are told to wait for each (trainer/config/simulated.py)
+    return {name: _digest(array) for name, array in arrays.items()}
+
+
+def finish(started: Mapping[str, jax.Array]) -> dict[str, int]:
+    """Wait for digests; any thread of any process may, alone."""
+    return {name: _as_int(value) for name, value in started.items()}
 
 
 @jax.jit

@@ -1,8 +1,8 @@
 """What is written beside the arrays of a checkpoint, so that damage shows.
 
-Turns names, shapes, dtypes, digests and the run's own metadata into one JSON object
-with a checksum of itself, and compares such an object with what is wanted and with
-what came back. It refuses to know Orbax and files.
+Turns names, shapes, dtypes, digests, files and the run's own metadata into one JSON
+object with a checksum of itself, and compares such an object with what is wanted and
+with what came back. It refuses to know Orbax and where files are.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from trainer.config.errors import StorageError
+from trainer.config.errors import DamagedError, StorageError
 
 Record = dict[str, Any]
-VERSION = 1
+VERSION = 2
+RECORD = "record.json"
 _MAX_NAMES_SHOWN = 4
 
 
@@ -27,23 +28,54 @@ class Described(Protocol):
 
 
 def describe(
-    arrays: Mapping[str, Described],
-    found: Mapping[str, int],
-    metadata: Mapping[str, Any],
-    *,
-    loss: float | None,
+    arrays: Mapping[str, Described], metadata: Mapping[str, Any], *, loss: float | None
 ) -> Record:
-    """Return the record of `arrays` with the digests `found` and the run's metadata."""
-    facts = {
+    """Return what is known of a checkpoint before its digests and files are."""
+    return {
         "version": VERSION,
-        "arrays": {
-            name: {**_facts(array), "digest": found[name]}
-            for name, array in sorted(arrays.items())
-        },
+        "arrays": {name: _facts(array) for name, array in sorted(arrays.items())},
         "loss": loss,
         "metadata": dict(metadata),
     }
-    return {**facts, "sha256": _checksum(facts)}
+
+
+def seal(facts: Record, found: Mapping[str, int], files: Mapping[str, Any]) -> bytes:
+    """Return the content of a record: `facts`, digests of the arrays, and the files."""
+    arrays = {
+        name: {**fact, "digest": found[name]} for name, fact in facts["arrays"].items()
+    }
+    whole = {**facts, "arrays": arrays, "files": dict(files)}
+    return _encode(json.loads(json.dumps(whole)))  # as it will be read
+
+
+def unseal(content: bytes, *, where: str, fix: str) -> Record:
+    """Return the record that `seal` made, byte for byte.
+
+    Raises:
+        DamagedError: A byte of it changed.
+        StorageError: Another release wrote it.
+    """
+    try:
+        facts = json.loads(content)
+        rest = {name: value for name, value in facts.items() if name != "sha256"}
+        is_whole = _encode(rest) == content
+    except (ValueError, AttributeError):  # no JSON, or none of an object
+        is_whole = False
+    if not is_whole:
+        raise DamagedError(
+            key=where,
+            expected="the record that was written with the checkpoint",
+            received=f"a damaged {RECORD}: its sha256 differs",
+            fix=fix,
+        )
+    if facts["version"] != VERSION:
+        raise StorageError(
+            key=where,
+            expected=f"a checkpoint of version {VERSION}",
+            received=f"version {facts['version']}",
+            fix="restore it with the release of this package that wrote it",
+        )
+    return facts
 
 
 def metadata(facts: Record) -> dict[str, Any]:
@@ -56,27 +88,23 @@ def loss(facts: Record) -> float | None:
     return facts["loss"]
 
 
-def same(facts: Record, other: Record) -> bool:
-    """Return whether two records describe the same arrays."""
-    return facts["arrays"] == other["arrays"]
+def check_same(
+    facts: Record, other: Record, found: Mapping[str, int], *, where: str
+) -> None:
+    """Raise unless a record has the arrays that `other` describes, of digests `found`.
 
-
-def check_whole(facts: Record, *, where: str, fix: str) -> None:
-    """Raise unless the record is the one that was written."""
-    rest = {name: value for name, value in facts.items() if name != "sha256"}
-    if facts.get("sha256") != _checksum(rest):
+    Raises:
+        StorageError: They are others: a step is saved once.
+    """
+    arrays = {
+        name: {**fact, "digest": found[name]} for name, fact in other["arrays"].items()
+    }
+    if facts["arrays"] != arrays:
         raise StorageError(
             key=where,
-            expected="the record that was written with the checkpoint",
-            received="a damaged record: its sha256 differs",
-            fix=fix,
-        )
-    if rest["version"] != VERSION:
-        raise StorageError(
-            key=where,
-            expected=f"a checkpoint of version {VERSION}",
-            received=f"version {rest['version']}",
-            fix="restore it with the release of this package that wrote it",
+            expected="the state that is saved there already, or a new step",
+            received="another state for this step",
+            fix="use another run.name, or delete this checkpoint first",
         )
 
 
@@ -116,7 +144,7 @@ def check_digests(
         if found.get(name) != fact["digest"]
     ]
     if damaged:
-        raise StorageError(
+        raise DamagedError(
             key=where,
             expected="arrays that are bit for bit those that were saved",
             received="damaged: " + ", ".join(damaged[:_MAX_NAMES_SHOWN]),
@@ -136,7 +164,11 @@ def _shown(fact: Mapping[str, Any] | None) -> str:
     return f"{fact['dtype']}[{','.join(map(str, fact['shape']))}]"
 
 
-def _checksum(facts: Record) -> str:
-    """Return the SHA-256 of a JSON object, independent of the order of its keys."""
-    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+def _encode(facts: Record) -> bytes:
+    """Return JSON with a SHA-256 of itself, whatever the order of the keys was."""
+    digest = hashlib.sha256(_canonical(facts)).hexdigest()
+    return _canonical({**facts, "sha256": digest})
+
+
+def _canonical(facts: Record) -> bytes:
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()

@@ -7,9 +7,9 @@ arrays mean and when a checkpoint is due.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,60 +17,100 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from trainer import storage
-from trainer.checkpoint import record
-from trainer.checkpoint.digest import digests
+from trainer.checkpoint import digest, record, room
+from trainer.checkpoint.files import describe_bytes, describe_files
+from trainer.checkpoint.inspection import (
+    LeftOut,
+    check_step,
+    choose,
+    put_aside,
+    read_record,
+    way_out,
+    whole_steps,
+)
+from trainer.checkpoint.retention import LatestAndBest, best_of
+from trainer.checkpoint.sealing import MARKER, sealed_paths
 from trainer.checkpoint.shared import check_shared
-from trainer.config.errors import StorageError
+from trainer.config.errors import DamagedError, StorageError
+from trainer.distribution.exchange import agree, from_primary
 
 Metadata = dict[str, Any]
-_ARRAYS, _RECORD = "arrays", "record"
+_ARRAYS = "arrays"
 
 
 class Store:
     """Saves in the background, restores on another mesh, and finds damage.
 
     Every process of a run makes one, on the same directory, and calls it alike.
-    Making one deletes, in the background, what a killed run left uncommitted, unless
-    it is only read from: then a run that is at work in it is not disturbed.
+    Making one looks at every file of every step but the large ones, and deletes, in
+    the background, what a killed run left uncommitted; unless it is only read from:
+    then a run that is at work in it is not disturbed.
 
     Args:
         directory: Parent of the steps, local or remote, shared by all processes.
         keep_last: Number of newest steps that stay; the one of lowest loss stays too.
-        read_only: Nothing is saved, created or deleted.
+        read_only: Nothing is saved, created, moved or deleted.
+        on_corrupt: `stop` raises for a damaged step; `previous` leaves it out, and
+            moves it to `<directory>-damaged/` unless the store is only read from.
+
+    Attributes:
+        left_out: The damaged steps that were met.
 
     Raises:
-        StorageError: The directory cannot be used, or what is known of one of its
-            steps was damaged: without its loss `best` would be another step.
+        StorageError: The directory cannot be used.
+        DamagedError: A step is damaged, and it is the only one or the rule is `stop`:
+            without its loss `best` would be another step.
     """
 
     def __init__(
-        self, directory: epath.PathLike, keep_last: int, *, read_only: bool = False
+        self,
+        directory: epath.PathLike,
+        keep_last: int,
+        *,
+        read_only: bool = False,
+        on_corrupt: str = "stop",
     ) -> None:
         self._directory = epath.Path(directory)
         if storage.is_local(directory):
             self._directory = self._directory.absolute()  # Orbax takes no other
-        if not read_only:
-            with self._explained("a directory for checkpoints that can be written"):
-                self._directory.mkdir(parents=True, exist_ok=True)
-            check_shared(self._directory)
+        self._read_only, self._leave_out = read_only, on_corrupt == "previous"
+        self.left_out: list[LeftOut] = []
         self._losses: dict[int, float | None] = {}
+        self._unsealed: dict[int, tuple[record.Record, dict[str, jax.Array]]] = {}
+        self._needed = 0  # bytes of the newest save
         if read_only:  # Orbax 0.12 warns three times of what read_only means
             logging.getLogger("absl").setLevel(logging.ERROR)
-        with self._explained("a directory of checkpoints"):
-            self._manager = ocp.CheckpointManager(
-                self._directory,
-                options=ocp.CheckpointManagerOptions(
-                    cleanup_tmp_directories=not read_only,
-                    read_only=read_only,
-                    preservation_policy=_LatestAndBest(keep_last, self._losses),
-                ),
-                item_handlers={
-                    _ARRAYS: ocp.StandardCheckpointHandler(),
-                    _RECORD: ocp.JsonCheckpointHandler(),
-                },
-            )
-        for step in self._manager.all_steps():
-            self._losses[step] = record.loss(self._record(step))
+        else:
+            self._prepare()
+        with room.explained(self._directory, "a directory of checkpoints"):
+            self._manager = self._open_manager(keep_last)
+
+    def _prepare(self) -> None:
+        """Make the directory, and look through what is in it."""
+        expected = "a directory for checkpoints that can be written"
+        with room.explained(self._directory, expected):
+            self._directory.mkdir(parents=True, exist_ok=True)
+        check_shared(self._directory)
+        found = from_primary("the checkpoints", self._look_through)
+        self._losses.update(dict(found["losses"]))
+        self.left_out += [LeftOut(**left_out) for left_out in found["left_out"]]
+
+    def _look_through(self) -> dict[str, Any]:
+        records, left_out = whole_steps(self._directory, leave_out=self._leave_out)
+        losses = [[step, record.loss(facts)] for step, facts in records.items()]
+        return {"losses": losses, "left_out": [vars(one) for one in left_out]}
+
+    def _open_manager(self, keep_last: int) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                cleanup_tmp_directories=not self._read_only,
+                read_only=self._read_only,
+                preservation_policy=LatestAndBest(keep_last, self._losses),
+                temporary_path_class=sealed_paths(self._directory, self._seal),
+            ),
+            item_handlers={_ARRAYS: ocp.StandardCheckpointHandler()},
+        )
 
     def save(
         self,
@@ -89,9 +129,14 @@ class Store:
             StorageError: The step exists with another content, a newer step exists,
                 or this save or the one before it failed.
         """
-        facts = record.describe(arrays, digests(arrays), metadata, loss=loss)
+        facts, started = (
+            record.describe(arrays, metadata, loss=loss),
+            digest.start(arrays),
+        )
+        self.wait()  # Orbax would, and there is one record at a time to write
         if step in self._manager.all_steps():
-            self._check_same(step, facts)
+            where, found = str(self._directory / str(step)), digest.finish(started)
+            record.check_same(self._record(step), facts, found, where=where)
             return
         latest = self.latest()
         if latest is not None and step < latest:
@@ -101,14 +146,13 @@ class Store:
                 received=f"step {step}",
                 fix=f"continue from step {latest}, or use another run.name",
             )
-        with self._explained("a checkpoint that can be written", step):
+        self._needed = room.bytes_of(arrays)
+        self._unsealed = {step: (facts, started)}
+        with room.explained_save(self._directory / str(step), self._needed):
             self._losses[step] = loss
             accepted = self._manager.save(
                 step,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(dict(arrays)),
-                    record=ocp.args.JsonSave(facts),
-                ),
+                args=ocp.args.Composite(arrays=ocp.args.StandardSave(dict(arrays))),
             )
         if not accepted:  # Orbax says no in silence
             raise StorageError(
@@ -118,53 +162,112 @@ class Store:
                 fix="open it without read_only",
             )
 
+    def _seal(self, step: int, written: epath.Path, marker: bytes) -> None:
+        """Write the record of a step whose files are complete, before the commit."""
+        facts, started = self._unsealed[step]
+        files = {**describe_files(written), MARKER: describe_bytes(marker)}
+        content = record.seal(facts, digest.finish(started), files)
+        storage.write_bytes(written / record.RECORD, content)
+
+    def check_room(self, arrays: Mapping[str, Any], *, copies: int) -> None:
+        """Refuse to begin where `copies` checkpoints at a time would fill the disk.
+
+        Args:
+            arrays: What will be saved, or descriptions of it.
+            copies: How many there will be; those that are there already count.
+
+        Raises:
+            StorageError: With the bytes needed and free; in every process.
+        """
+        more = max(copies - len(self.steps()), 1)
+        size = room.bytes_of(arrays)
+        check = functools.partial(room.check_room, copy_bytes=size, copies=more)
+        from_primary("room for checkpoints", lambda: check(self._directory))
+
     def wait(self) -> None:
         """Return when all saves are committed, or raise what one of them met."""
-        with self._explained("a checkpoint that can be written"):
+        saved = self._directory / str(max(self._unsealed, default=""))
+        with room.explained_save(saved, self._needed):
             self._manager.wait_until_finished()
 
     def steps(self) -> list[int]:
         """Return the steps that are kept, oldest first."""
-        return sorted(self._manager.all_steps())
+        unused = {one.step for one in self.left_out if self._read_only}
+        return sorted(set(self._manager.all_steps()) - unused)
 
     def latest(self) -> int | None:
         """Return the newest step, or None."""
-        return self._manager.latest_step()
+        return max(self.steps(), default=None)
 
     def best(self) -> int | None:
-        """Return the kept step of lowest loss, the newest of equals, or None."""
-        return _best({step: self._losses.get(step) for step in self.steps()})
+        """Return the kept step of lowest loss, the newest of equals, or None.
+
+        Raises:
+            DamagedError: Of a store that is only read from: a record was damaged.
+        """
+        steps = self.steps()
+        for step in steps if self._read_only else ():
+            try:
+                self._losses[step] = record.loss(self._record(step))
+            except DamagedError as damage:
+                self._leave(step, damage)
+        return best_of({step: self._losses.get(step) for step in self.steps()})
 
     def metadata(self, step: int | None = None) -> Metadata:
         """Return what was saved beside the arrays of `step`, the newest if None."""
-        return record.metadata(self._record(self._chosen(step)))
+        chosen = choose(self._directory, step, steps=self.steps())
+        return record.metadata(self._record(chosen))
 
     def restore(
         self, step: int | None, like: Mapping[str, jax.ShapeDtypeStruct]
     ) -> tuple[dict[str, jax.Array], Metadata]:
         """Return the arrays of `step`, the newest if None, and what came with them.
 
+        Under `previous`, and where no step is named, a damaged one is left out.
+
         Args:
             step: A step that is kept.
             like: Shape, dtype and sharding of every array, on any mesh.
 
         Raises:
-            StorageError: There is no such step, `like` has other names, shapes or
-                dtypes, or anything that was stored has changed since. The message
-                names the array or the file.
+            StorageError: There is no such step, or `like` has other names, shapes or
+                dtypes.
+            DamagedError: Anything that was stored has changed since. The message
+                names the array or the file. In every process.
         """
-        step = self._chosen(step)
-        facts = self._record(step)
-        where = str(self._directory / str(step))
+        while True:
+            chosen = choose(self._directory, step, steps=self.steps())
+            try:
+                return self._restore(chosen, like)
+            except DamagedError as damage:
+                if step is not None:
+                    raise
+                self._leave(chosen, damage)
+
+    def _restore(
+        self, step: int, like: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> tuple[dict[str, jax.Array], Metadata]:
+        steps, where = self.steps(), str(self._directory / str(step))
+        facts = from_primary(
+            "the files of a checkpoint",
+            lambda: check_step(self._directory, step, steps=steps),
+        )
         record.check_like(facts, like, where=where)
-        with self._explained("the arrays that were saved", step, damaged=True):
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(arrays=ocp.args.StandardRestore(dict(like))),
-            )[_ARRAYS]
-            found = digests(restored)
-        record.check_digests(facts, found, where=where, fix=self._way_out(step))
-        return dict(restored), record.metadata(facts)
+        fix = way_out(self._directory, step, steps)
+        restored = agree("the arrays", lambda: self._read(step, like, fix))
+        found = digest.digests(restored)
+        record.check_digests(facts, found, where=where, fix=fix)
+        return restored, record.metadata(facts)
+
+    def _read(
+        self, step: int, like: Mapping[str, jax.ShapeDtypeStruct], fix: str
+    ) -> dict[str, jax.Array]:
+        """Return the arrays as Orbax reads them, here."""
+        place, expected = self._directory / str(step), "the arrays that were saved"
+        wanted = ocp.args.StandardRestore(dict(like))
+        with room.explained(place, expected, kind=DamagedError, fix=fix):
+            found = self._manager.restore(step, args=ocp.args.Composite(arrays=wanted))
+        return dict(found[_ARRAYS])
 
     def close(self) -> None:
         """Finish all saves and release the threads that write."""
@@ -177,96 +280,18 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _chosen(self, step: int | None) -> int:
-        """Return `step`, or the newest, if it is there."""
-        steps = self.steps()
-        if step is None and steps:
-            return steps[-1]
-        if step in steps:
-            return step
-        kept = ", ".join(map(str, steps)) or "none"
-        raise StorageError(
-            key=str(self._directory),
-            expected="a checkpoint" if step is None else f"a checkpoint of step {step}",
-            received=f"checkpoints of steps: {kept}",
-            fix="choose one of them, or train first",
-        )
+    def _leave(self, step: int, damage: DamagedError) -> None:
+        """Go on without a step, put aside unless one only reads; or raise."""
+        if not self._leave_out or len(self.steps()) == 1:
+            raise damage
+        place = str(self._directory / str(step))
+        if not self._read_only:
+            place = from_primary(
+                "a damaged checkpoint", lambda: put_aside(self._directory, step)
+            )
+            self._manager.reload()
+        self.left_out.append(LeftOut(step, str(damage.received), place))
 
     def _record(self, step: int) -> record.Record:
         """Return the record of `step`, proven to be what was written."""
-        with self._explained("the record of a checkpoint", step, damaged=True):
-            facts = self._manager.restore(
-                step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-            )[_RECORD]
-        where = str(self._directory / str(step) / _RECORD)
-        record.check_whole(facts, where=where, fix=self._way_out(step))
-        return facts
-
-    def _check_same(self, step: int, facts: record.Record) -> None:
-        """Refuse to save `step` again unless it would be the same."""
-        self.wait()
-        if record.same(self._record(step), facts):
-            return
-        raise StorageError(
-            key=str(self._directory / str(step)),
-            expected="the state that is saved there already, or a new step",
-            received=f"another state for step {step}",
-            fix="use another run.name, or delete this checkpoint first",
-        )
-
-    def _way_out(self, step: int) -> str:
-        """Return what to do when `step` is damaged."""
-        older = [other for other in self.steps() if other < step]
-        delete = f"delete {self._directory / str(step)} and repeat the command"
-        goes_on = f"it goes on from step {older[-1]}" if older else "it starts again"
-        return f"{delete}: {goes_on}"
-
-    @contextlib.contextmanager
-    def _explained(
-        self, expected: str, step: int | None = None, *, damaged: bool = False
-    ) -> Iterator[None]:
-        """Turn whatever Orbax and the file system raise into one kind of error.
-
-        Orbax, TensorStore and the codecs below them have no common error, so that
-        `Exception` is the only name for what a damaged file causes.
-        """
-        place = self._directory if step is None else self._directory / str(step)
-        fix = "check free space and rights, or choose another run.root"
-        try:
-            yield
-        except StorageError:
-            raise
-        except Exception as error:
-            raise StorageError(
-                key=str(place),
-                expected=expected,
-                received=f"{type(error).__name__}: {_first_lines(error)}",
-                fix=self._way_out(step) if damaged and step is not None else fix,
-            ) from error
-
-
-class _LatestAndBest:
-    """Orbax's policy: keep the newest steps and the one of lowest loss."""
-
-    def __init__(self, keep_last: int, losses: Mapping[int, float | None]) -> None:
-        self._keep_last = keep_last
-        self._losses = losses
-
-    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:  # noqa: ANN401  # Orbax's own types
-        """Return for every checkpoint whether it stays."""
-        del context
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = set(sorted(steps)[-self._keep_last :])
-        kept.add(_best({step: self._losses.get(step) for step in steps}))
-        return [step in kept for step in steps]
-
-
-def _best(losses: Mapping[int, float | None]) -> int | None:
-    """Return the step of lowest loss, the newest of equals, or None."""
-    known = [(loss, -step) for step, loss in losses.items() if loss is not None]
-    return -min(known)[1] if known else None
-
-
-def _first_lines(error: Exception) -> str:
-    """Return the beginning of a message: TensorStore appends whole specifications."""
-    return " ".join(str(error).split())[:600]
+        return read_record(self._directory, step, steps=self.steps())

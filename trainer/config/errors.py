@@ -118,6 +118,12 @@ class StorageError(RunError):
     title = "storage error"
 
 
+class DamagedError(StorageError):
+    """A checkpoint that is no longer what was saved."""
+
+    title = "a damaged checkpoint"
+
+
 class NumericsError(RunError):
     """Numbers that are no longer finite."""
 

@@ -45,6 +45,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
         *("none", "local", "tpu_vm", "tpu_queued", "gke", "slurm", "skypilot"),
     ),
     "task": ("train", "evaluate", "generate", "export", "plan"),
+    "checkpoint.on_corrupt": ("stop", "previous"),
     "resume": ("auto", "never", "must"),
 }
 UPLOADS = ("lora", "preset")

@@ -167,6 +167,9 @@ class CheckpointConfig:
     """Steps between checkpoints; the last step is always kept."""
     keep_last: int = 3
     """Number of newest checkpoints that stay."""
+    on_corrupt: str = "stop"
+    """`stop` names what is damaged in a checkpoint and ends, `previous` goes on from
+    the newest whole one and puts the damaged one aside."""
 
 
 @dataclass(kw_only=True)

@@ -70,12 +70,16 @@ def _open_run(config: RunConfig, directory: RunDirectory) -> Subject:
     )
     session = build_session(config, saved=saved_settings(directory))
     arrays = _base(session, only_frozen=True)
-    with Store(directory.checkpoints, keep_last=1, read_only=True) as store:
-        step = store.best() if config.artifacts.source == "best" else store.latest()
+    rule = config.checkpoint.on_corrupt
+    with Store(
+        directory.checkpoints, keep_last=1, read_only=True, on_corrupt=rule
+    ) as store:
+        step = store.best() if config.artifacts.source == "best" else None
         like = shapes_of_state(session.model, build_optimizer(session))
         state, _ = restore_state(store, step, like)
         step = store.latest() if step is None else step
-    origin = f"{directory.path}, step {step}"
+    left_out = "".join(f"; {one}" for one in store.left_out)
+    origin = f"{directory.path}, step {step}{left_out}"
     return Subject(session, {**arrays, **weights_in_use(state)}, origin)
 
 

@@ -131,9 +131,11 @@ class Run:
     def go(self) -> int:
         """Do the whole run and return its exit code."""
         exit_code = BUG
-        kept = self.config.checkpoint.keep_last
+        rules, place = self.config.checkpoint, self.directory.checkpoints
         try:
-            with Store(self.directory.checkpoints, kept) as self.store:
+            with Store(
+                place, rules.keep_last, on_corrupt=rules.on_corrupt
+            ) as self.store:
                 exit_code = self._go()
         except RunError as error:
             exit_code = error.exit_code
@@ -190,6 +192,9 @@ class Run:
             return state, frozen, Progress()
         like = shapes_of_state(session.model, self.optimizer)
         state, metadata = restore_state(self.store, None, like)
+        for left_out in self.store.left_out:
+            self.screen.line(f"{left_out}")
+            self.tracker.event("damaged", vars(left_out))
         check_same_rows(found=self.data.digests["train"], digest=metadata["rows"])
         progress = Progress(**metadata["progress"])
         self.screen.line(f"going on from step {progress.step}")
