@@ -26,7 +26,7 @@ from trainer.distribution.roll_call import call_roll
 from trainer.distribution.watch import Watch
 
 _JAX_HEARTBEAT_FACTOR = 4  # our watch speaks first: it has names
-_MIN_SECONDS = 60
+_ALONE_SECONDS = 60
 _LISTEN_SECONDS = 4.0  # longer than a process may be silent
 
 
@@ -60,7 +60,7 @@ def join(config: RunConfig, facts: Mapping[str, Any]) -> None:
         return
     hosts = call_roll(meeting, facts, seconds=settings.initialize_seconds)
     _end_with_6_where_jax_aborts()
-    _start_jax(meeting, settings.initialize_seconds, settings.heartbeat_seconds)
+    _start_jax(meeting, settings.heartbeat_seconds)
     when_ending(leave)
     _Membership.hosts = tuple(hosts)
     _Membership.seconds = settings.stuck_seconds
@@ -86,7 +86,7 @@ def hosts() -> tuple[str, ...]:
 
 def patience_seconds() -> float:
     """Return how long to wait for another process: less than makes this one stuck."""
-    return 0.9 * _Membership.seconds or _MIN_SECONDS
+    return 0.9 * _Membership.seconds or _ALONE_SECONDS
 
 
 def is_joined() -> bool:
@@ -120,7 +120,12 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def _start_jax(meeting: Rendezvous, seconds: int, heartbeat_seconds: int) -> None:
+def _start_jax(meeting: Rendezvous, heartbeat_seconds: int) -> None:
+    """Make one JAX program of processes that have all just answered a roll call.
+
+    Who does not come now has died since: nobody waits for `initialize_seconds` again.
+    """
+    seconds = _JAX_HEARTBEAT_FACTOR * heartbeat_seconds
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # our handlers take SIGTERM, and the watch finds who is lost (JAX 0.10.2 would
     # abort every process without saying whom it missed)
@@ -132,8 +137,8 @@ def _start_jax(meeting: Rendezvous, seconds: int, heartbeat_seconds: int) -> Non
         process_id=meeting.index,
         local_device_ids=meeting.local_devices,
         cluster_detection_method="deactivate",
-        initialization_timeout=max(seconds, _MIN_SECONDS),
-        heartbeat_timeout_seconds=_JAX_HEARTBEAT_FACTOR * heartbeat_seconds,
+        initialization_timeout=seconds,
+        heartbeat_timeout_seconds=seconds,
     )
 
 

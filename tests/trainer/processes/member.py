@@ -1,21 +1,29 @@
 """A process that joins others and then does nothing but live, hang or leave."""
 
 import json
+import os
 import sys
 import time
 
 from trainer.config.ending import end
 from trainer.config.errors import DataError
 from trainer.config.schema import DistributedConfig, RunConfig
+from trainer.distribution.detection import find_rendezvous
 from trainer.distribution.exchange import gather
 from trainer.distribution.joining import advance, join, note_end
+from trainer.distribution.roll_call import call_roll
 
 LIFE_SECONDS = 60
 
 
 def live():
     role, keys = sys.argv[1], json.loads(sys.argv[2])
-    join(RunConfig(distributed=DistributedConfig(**keys)), {})
+    config = DistributedConfig(**keys)
+    if role == "vanishes":  # between the roll call and JAX's own start
+        call_roll(find_rendezvous(config, simulated=1), {}, seconds=LIFE_SECONDS)
+        print("joined", flush=True)
+        os._exit(9)
+    join(RunConfig(distributed=config), {})
     print("joined", flush=True)
     if role == "leaves":
         error = DataError(key="data", expected="rows", received="none", fix="some")

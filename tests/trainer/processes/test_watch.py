@@ -35,6 +35,8 @@ CASES = {
     "hangs": Case(victim=1, role="hangs"),
     "leaves": Case(victim=1, role="leaves"),
     "asked": Case(victim=1, other="asks"),
+    "vanishes": Case(victim=1, role="vanishes"),
+    "first vanishes": Case(victim=0, role="vanishes"),
 }
 
 
@@ -126,6 +128,11 @@ def test_losing_the_first_process_is_exit_6_too(ended, name):
 def test_what_a_process_left_with_is_told(ended):
     assert ended["leaves"].codes == [6, 3]
     assert "ended with exit code 3 (data error: data: none)" in ended["leaves"].said[0]
+
+
+@pytest.mark.parametrize("name", ["vanishes", "first vanishes"])
+def test_a_process_that_dies_after_the_roll_call_ends_the_other(ended, name):
+    assert ended[name].codes[1 - CASES[name].victim] == 6, ended[name].said
 
 
 def test_a_process_that_hangs_ends_both_and_says_where(ended):
