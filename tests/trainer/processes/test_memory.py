@@ -1,14 +1,10 @@
 """Each of four processes holds its quarter of the weights, and reads no more."""
 
-import dataclasses
 import json
 
-import numpy as np
 import pytest
 
-from gemma.abstract import build_abstract
-from gemma.backbones.families import backbone_class
-from gemma.presets import open_preset, write_preset
+from tests.trainer.processes.larger_preset import write_larger
 
 MIB = 1 << 20
 WORDS = ("trainer.num_train_steps=1", "trainer.global_batch_size=4")
@@ -17,24 +13,15 @@ WORDS = ("trainer.num_train_steps=1", "trainer.global_batch_size=4")
 @pytest.fixture(scope="module")
 def large(repository, tmp_path_factory):
     """Return a preset of 400 MB in float32, and its bytes."""
-    small = open_preset(str(repository / "tests/golden/keras_hub/gemma"))
-    config = dataclasses.replace(
-        small.config, num_layers=8, hidden_dim=1024, intermediate_dim=8192
-    )
-    backbone = build_abstract(
-        lambda: backbone_class(config)(**config.to_mapping(), dtype="float32")
-    )
-    shapes = {v.path: tuple(v.shape) for v in backbone.variables}
-    draw = np.random.default_rng(0).standard_normal
     place = tmp_path_factory.mktemp("large")
-    write_preset(
+    size = write_larger(
+        repository / "tests/golden/keras_hub/gemma",
         place,
-        config=config,
-        dtype="float32",
-        arrays=lambda path: 0.02 * draw(shapes[path], dtype=np.float32),
-        vocabulary=small.vocabulary(),
+        num_layers=8,
+        hidden_dim=1024,
+        intermediate_dim=8192,
     )
-    return place, config.parameter_count * 4
+    return place, size
 
 
 @pytest.mark.slow
