@@ -82,7 +82,9 @@ class _Desk:
             left = until - time.monotonic()
             if left <= 0:
                 break
-            for key, _ in self._selector.select(left):
+            ready = [key for key, _ in self._selector.select(left)]
+            # who hung up before whoever came: it may be the same one, started again
+            for key in sorted(ready, key=lambda key: key.fileobj not in self._open):
                 key.data()
         answer = {
             "hosts": {index: fact["host"] for index, fact in self._here.items()},
@@ -91,7 +93,7 @@ class _Desk:
         }
         line = json.dumps(answer).encode() + b"\n"
         for peer in self._open:
-            with contextlib.suppress(OSError):  # it is gone: then it is missed later
+            with contextlib.suppress(OSError):  # it went just now: it is missed later
                 peer.sendall(line)
         return json.loads(line)
 
@@ -119,9 +121,19 @@ class _Desk:
             peer.close()
             return
         self._open.append(peer)
+        lose = functools.partial(self._lose, peer, fact)
+        self._selector.register(peer, selectors.EVENT_READ, lose)
         other = self._here.setdefault(fact["index"], fact)
         if other is not fact:
             self._twice[fact["index"]] = [other["host"], fact["host"]]
+
+    def _lose(self, peer: socket.socket, fact: Facts) -> None:
+        """Forget a process that hung up while it waited; it may be started again."""
+        self._selector.unregister(peer)
+        self._open.remove(peer)
+        peer.close()
+        if self._here.get(fact["index"]) is fact:
+            del self._here[fact["index"]]
 
 
 def _listen(address: str) -> socket.socket:

@@ -1,8 +1,11 @@
 """Processes that find each other, or say who is missing and what differs."""
 
 import concurrent.futures
+import contextlib
+import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -32,6 +35,15 @@ def call(port, *indices, count=3, seconds=20.0, facts=None):
 
     with concurrent.futures.ThreadPoolExecutor(len(indices)) as pool:
         return list(pool.map(one, indices))
+
+
+def patiently_connected(port):
+    """Return a connection to process 0, which may not listen yet."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("127.0.0.1", port), 1)
+        time.sleep(0.01)
+    raise AssertionError("nobody listens")
 
 
 def test_processes_that_have_all_come_know_their_hosts(port):
@@ -87,16 +99,21 @@ def test_another_program_at_the_address_is_no_process_0(port):
 
 def test_strangers_do_not_count(port):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(call, port, 0, 1, count=2)
-        until = threading.Event()
-        for _ in range(100):
-            try:
-                with socket.create_connection(("127.0.0.1", port), 1) as stranger:
-                    stranger.sendall(b"GET / HTTP/1.1\n")
-                    break
-            except OSError:
-                until.wait(0.01)
-        assert waiting.result() == [[HOST] * 2] * 2
+        waiting = pool.submit(call, port, 0, count=2)
+        with patiently_connected(port) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\n")
+            assert stranger.recv(1) == b""  # hung up on
+        assert call(port, 1, count=2) == waiting.result() == [[HOST] * 2]
+
+
+def test_a_process_that_died_while_it_waited_can_be_started_again(port):
+    greeting = {"greeting": "gemma-trainer roll call 1", "index": 1, "host": "gone"}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call, port, 0)
+        with patiently_connected(port) as died:
+            died.sendall(json.dumps(greeting | {"facts": {}}).encode() + b"\n")
+        assert call(port, 1, 2) == [[HOST] * 3] * 2
+        assert waiting.result() == [[HOST] * 3]
 
 
 def test_what_differs_is_shown_key_by_key_in_every_process(port):
