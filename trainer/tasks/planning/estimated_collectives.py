@@ -20,7 +20,8 @@ def estimated_collectives(plan: MemoryPlan, shape: tuple[int, int]) -> list[Coll
     Over `model`, a layer's two products are summed in every pass: forward, backward
     and, where it is computed again, once more. Where the sequence is split between
     products, each device gets its part of the sum and gathers the whole again. Over
-    `batch`, each layer's weights are gathered for every pass and the gradients of what
+    `batch`, each layer's weights are gathered forward and backward, where what is
+    computed again shares them; the table is gathered once, and the gradients of what
     is trained are summed.
     """
     batch, model = shape
@@ -59,12 +60,13 @@ def _gathers(plan: MemoryPlan, shape: tuple[int, int]) -> Collective:
         for row in plan.layout(shape).rows
         if "batch" in row.spec and "/lora_kernel_" not in row.path
     ]
-    whole = sum(row.bytes_per_device * shape[0] for row in split)
+    times = [1 if "token_embedding" in row.path else 2 for row in split]
+    whole = [row.bytes_per_device * shape[0] for row in split]
     return Collective(
         kind="all-gather",
         devices=shape[0],
-        count=_passes(plan) * len(split),
-        bytes=_passes(plan) * whole,
+        count=plan.microbatches * sum(times),
+        bytes=plan.microbatches * sum(map(math.prod, zip(times, whole, strict=True))),
     )
 
 
