@@ -41,15 +41,9 @@ def attend_blocked(
     soft_cap: float | None,
     largest_block: int = LARGEST_BLOCK,
 ) -> jax.Array:
-    """Attend as `gemma.attention.Attention`.
+    """Attend as `gemma.attention.Attention`, with its arguments.
 
-    Args:
-        query: As there.
-        key: As there.
-        value: As there.
-        sight: As there.
-        soft_cap: As there.
-        largest_block: Places of a block at most; fewer where that needs less padding.
+    A block has at most `largest_block` places, fewer where that needs less padding.
     """
     length = query.shape[1]
     if length <= largest_block:

@@ -24,15 +24,9 @@ def attend_cudnn(
     soft_cap: float | None,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> jax.Array:
-    """Attend as `gemma.attention.Attention`.
+    """Attend as `gemma.attention.Attention`: no soft cap, no segments, 16 bits.
 
-    Args:
-        query: As there, in bfloat16 or float16.
-        key: As there.
-        value: As there.
-        sight: As there, without segments.
-        soft_cap: None.
-        implementation: `xla` runs JAX's own form of the same arguments anywhere.
+    The implementation `xla` is JAX's own form of the same, which runs anywhere.
     """
     assert soft_cap is None and sight.segments is None, "refused by the choice of path"
     return jax.nn.dot_product_attention(

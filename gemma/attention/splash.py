@@ -29,16 +29,7 @@ def attend_splash(
     soft_cap: float | None,
     interpret: bool = False,
 ) -> jax.Array:
-    """Attend as `gemma.attention.Attention`.
-
-    Args:
-        query: As there.
-        key: As there.
-        value: As there.
-        sight: As there.
-        soft_cap: As there.
-        interpret: Run in Pallas's interpreter instead of on a TPU.
-    """
+    """Attend as `gemma.attention.Attention`, in Pallas's interpreter or on a TPU."""
     length, heads = query.shape[1:3]
     rest = -length % LANES  # after the end, where nothing is seen from
     kernel = splash_kernel(
