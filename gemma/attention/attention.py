@@ -88,7 +88,7 @@ class Attention:
         """
         path, sight = self._path(query, sight, soft_cap)
         if self.mesh is not None:
-            return split_over(self.mesh, path, query, key, value, sight)
+            return split_over(self.mesh, path, query, key, value, sight=sight)
         return path(query, key, value, sight)
 
     def _path(

@@ -25,6 +25,7 @@ def split_over(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
+    *,
     sight: Sight,
 ) -> jax.Array:
     """Attend with the batch split over the mesh's first axis and heads over its second.

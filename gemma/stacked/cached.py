@@ -81,7 +81,7 @@ def prefill(
     inputs = {"positions": jnp.maximum(index, 0), "padding_mask": index >= 0}
     x, kept = stacked.start(weights, token_ids), {}
     for stack in stacked.stacks:
-        fill = functools.partial(_fill, stacked, stack, columns, inputs)
+        fill = functools.partial(_fill, stacked, stack, inputs, columns=columns)
         layers = stacked.layered(weights, stack)
         if isinstance(layers, list):
             kept[stack.name] = []
@@ -105,7 +105,7 @@ def decode(
     x, kept = stacked.start(weights, token_ids[:, None]), {}
     for stack in stacked.stacks:
         layers, caches = stacked.layered(weights, stack), state.kept[stack.name]
-        extend = functools.partial(_extend, stacked, stack, state)
+        extend = functools.partial(_extend, stacked=stacked, stack=stack, state=state)
         if isinstance(layers, list):
             kept[stack.name] = []
             for step, old in zip(layers, caches, strict=True):
@@ -134,10 +134,11 @@ def _last_places(tokens: jax.Array, size: int) -> jax.Array:
 def _fill(
     stacked: Stacked,
     stack: Stack,
-    columns: int,
     inputs: dict[str, jax.Array],
     x: jax.Array,
     layers: LayerWeights,
+    *,
+    columns: int,
 ) -> tuple[jax.Array, Caches]:
     """Run the layers of one scan step on whole prompts; return their caches."""
     found = []
@@ -149,12 +150,13 @@ def _fill(
 
 
 def _extend(
-    stacked: Stacked,
-    stack: Stack,
-    state: DecodingState,
     x: jax.Array,
     layers: LayerWeights,
     caches: Caches,
+    *,
+    stacked: Stacked,
+    stack: Stack,
+    state: DecodingState,
 ) -> tuple[jax.Array, Caches]:
     """Run the layers of one scan step on a token; return their caches with it."""
     positions = (state.column - state.starts)[:, None]

@@ -34,7 +34,7 @@ class Trained(NamedTuple):
     d_table: jax.Array
 
 
-class _Positions(NamedTuple):
+class _Given(NamedTuple):
     """What the second pass reads of each position, [shards, tokens, ...]."""
 
     hidden: jax.Array
@@ -82,7 +82,7 @@ def losses_and_gradients(
         with_gradient=False,
         with_level=terms.label_smoothing > 0.0,
     )
-    given = _Positions(hidden, labels, loss_mask, sums.normaliser)
+    given = _Given(hidden, labels, loss_mask, sums.normaliser)
     tiles = split_tiles(table, table_shards)
     firsts = jnp.arange(table.shape[0], step=tiles.shape[2]).reshape(table_shards, -1)
 
@@ -106,7 +106,7 @@ def losses_and_gradients(
 
 
 def _part_gradients(
-    given: _Positions,
+    given: _Given,
     firsts: jax.Array,
     tiles: jax.Array,
     *,
@@ -155,7 +155,7 @@ def _part_gradients(
 
 
 def _picked_and_slopes(
-    piece: _Positions,
+    piece: _Given,
     first: jax.Array,
     tile: jax.Array,
     terms: LossTerms,
