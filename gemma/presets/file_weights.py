@@ -12,13 +12,12 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 
 from gemma.presets.mapping import copy_into
-from gemma.presets.source import Index, Shapes, normalise_index
+from gemma.presets.source import Index, Shapes, WeightSource, normalise_index
 
 _PART_BYTES = 4 << 20
 """Copied by one thread at a time."""
@@ -40,8 +39,8 @@ class Stored(Protocol):
         """Return a part, without a copy where the file allows it."""
 
 
-class FileWeights:
-    """A `WeightSource` over files; `cleanup` closes them."""
+class FileWeights(WeightSource):
+    """Arrays of files that are mapped or open; `cleanup` closes them."""
 
     def __init__(
         self,
@@ -98,19 +97,6 @@ class FileWeights:
         ]
         for part in parts:
             part.result()
-
-    def __enter__(self) -> Self:
-        """Return the source itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the files."""
-        self.close()
 
 
 def _split(

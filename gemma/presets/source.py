@@ -51,6 +51,7 @@ class WeightSource(Protocol):
 
     def __enter__(self) -> Self:
         """Return the source itself."""
+        return self
 
     def __exit__(
         self,
@@ -59,6 +60,7 @@ class WeightSource(Protocol):
         trace: TracebackType | None,
     ) -> None:
         """Close the files."""
+        self.close()
 
 
 def check_whole(subject: object, found: Shapes, expected: Shapes, *, fix: str) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -30,7 +28,7 @@ _PART = 1 << 22
 """Weights that stand in memory as floats at a time."""
 
 
-class QuantizedWeights:
+class QuantizedWeights(WeightSource):
     """Integers and scales of every kernel and of the embedding; norms as they are.
 
     Args:
@@ -101,19 +99,6 @@ class QuantizedWeights:
         """Close the float source; arrays that were read stay valid."""
         self._kept.clear()
         self._source.close()
-
-    def __enter__(self) -> Self:
-        """Return the source itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the float source."""
-        self.close()
 
     def _quantize(self, weight: str, index: Index) -> tuple[np.ndarray, np.ndarray]:
         """Read whole blocks and quantize them part by part; the scales are kept."""
