@@ -50,6 +50,7 @@ class Constraints:
         enter: On hidden states that enter a block's products or the loss.
         leave: On what a block's products add to hidden states.
         embedding: On the embedding table, once; on both parts of a quantized one.
+        looked_up: On its rows as they were looked up, before `activation`.
         weight: On one layer's weight in the scan body; gets its path and value.
     """
 
@@ -57,6 +58,7 @@ class Constraints:
     enter: Constraint = unconstrained
     leave: Constraint = unconstrained
     embedding: Constraint = unconstrained
+    looked_up: Constraint = unconstrained
     weight: Callable[[str, jax.Array], jax.Array] = _same_weight
 
 
@@ -149,7 +151,7 @@ class Stacked:
         """Return the scaled embeddings of ids [batch, seq]; checks the weights."""
         self._check(weights)
         dtype = self.backbone.dtype_policy.compute_dtype
-        x = self.table(weights)[token_ids].astype(dtype)
+        x = self.constraints.looked_up(self.table(weights)[token_ids]).astype(dtype)
         x = x * jnp.asarray(self.config.hidden_dim**0.5, dtype)
         return self.constraints.activation(x)
 

@@ -66,6 +66,7 @@ class Placement:
             enter=_there_and_back(self._within, self._between),
             leave=_there_and_back(self._between, self._within),
             embedding=self._constrain(self._embedding_spec(tree)),
+            looked_up=self._within,
             weight=constrain_weight,
         )
 

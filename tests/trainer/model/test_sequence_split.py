@@ -47,6 +47,12 @@ def test_a_sequence_is_split_where_it_divides(constraints):
     assert spec_of(constraints.enter, x) == PartitionSpec("batch")
 
 
+def test_rows_are_looked_up_for_whole_sequences(constraints):
+    """Looked up for a part of one, they would be in a table that is gathered whole."""
+    x = jnp.zeros((2, 64, 48))
+    assert spec_of(constraints.looked_up, x) == PartitionSpec("batch")
+
+
 def test_a_sequence_that_does_not_divide_stays_whole(constraints):
     x = jnp.zeros((2, 66, 48))
     assert spec_of(constraints.activation, x) == PartitionSpec("batch")
