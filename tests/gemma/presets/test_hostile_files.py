@@ -3,38 +3,13 @@
 import json
 import os
 import pathlib
-import shutil
 
 import pytest
 
-from gemma.presets import PresetFileError, open_preset
+from gemma.presets import open_preset
+from tests.gemma.presets.refusing import refused
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
-
-
-def copied(name, tmp_path):
-    target = tmp_path / "preset"
-    shutil.copytree(GOLDEN / name, target)
-    for path in [target, *target.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return target
-
-
-@pytest.fixture
-def keras(tmp_path):
-    return copied("keras_hub/gemma2", tmp_path)
-
-
-@pytest.fixture
-def hf(tmp_path):
-    return copied("hf/gemma2", tmp_path)
-
-
-def refused(directory, match):
-    with pytest.raises(PresetFileError, match=match):
-        preset = open_preset(str(directory))
-        preset.vocabulary()
-        preset.weights()
 
 
 LINKED = [

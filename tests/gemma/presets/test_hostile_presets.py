@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import shutil
 
 import h5py
@@ -12,37 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from gemma.presets import PresetFileError, open_preset
 from gemma.presets.source import normalise_index
+from tests.gemma.presets.refusing import refused
 
-GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 QUERY = "layers/gemma_decoder_block/attention/query_dense/vars/0"
-MAX_GROWTH_KIB = 200 * 1024
-
-
-@pytest.fixture
-def preset(tmp_path):
-    shutil.copytree(GOLDEN / "keras_hub/gemma2", tmp_path / "preset")
-    return tmp_path / "preset"
-
-
-@pytest.fixture
-def hf(tmp_path):
-    shutil.copytree(GOLDEN / "hf/gemma2", tmp_path / "hf")
-    return tmp_path / "hf"
-
-
-def refused(directory, match):
-    before = peak_kib(reset=True)
-    with pytest.raises(PresetFileError, match=match):
-        open_preset(str(directory)).weights()
-    assert peak_kib() < before + MAX_GROWTH_KIB
-
-
-def peak_kib(*, reset=False):
-    """Return the most memory that this process had, ever or since the last reset."""
-    if reset:  # other tests in this process may have had more
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0])
 
 
 DAMAGED = {
@@ -54,71 +25,71 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("content", DAMAGED)
-def test_what_is_no_hdf5_is_called_what_it_is(preset, content):
-    (preset / "model.weights.h5").write_bytes(content)
-    refused(preset, DAMAGED[content])
+def test_what_is_no_hdf5_is_called_what_it_is(keras, content):
+    (keras / "model.weights.h5").write_bytes(content)
+    refused(keras, DAMAGED[content])
 
 
-def test_a_cut_off_file_is_refused(preset):
-    path = preset / "model.weights.h5"
+def test_a_cut_off_file_is_refused(keras):
+    path = keras / "model.weights.h5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refused(preset, "expected a whole HDF5 file")
+    refused(keras, "expected a whole HDF5 file")
 
 
-def test_a_directory_without_weights_is_refused(preset, hf):
-    (preset / "model.weights.h5").unlink()
-    refused(preset, "expected model.weights.h5 or model.weights.json, received neither")
+def test_a_directory_without_weights_is_refused(keras, hf):
+    (keras / "model.weights.h5").unlink()
+    refused(keras, "expected model.weights.h5 or model.weights.json, received neither")
     (hf / "model.safetensors").unlink()
     refused(hf, "pickled weights are never opened")
 
 
-def test_every_variable_is_there_with_its_shape_and_none_is_left(preset):
-    path = preset / "model.weights.h5"
+def test_every_variable_is_there_with_its_shape_and_none_is_left(keras):
+    path = keras / "model.weights.h5"
     with h5py.File(path, "a") as file:
         values = file[QUERY][()]
         del file[QUERY]
-    refused(preset, "none for decoder_block_0/attention/query/kernel")
+    refused(keras, "none for decoder_block_0/attention/query/kernel")
     with h5py.File(path, "a") as file:
         file[QUERY] = values[:2]
-    refused(preset, r"query/kernel: expected shape \(4, 48, 16\), received shape \(2,")
+    refused(keras, r"query/kernel: expected shape \(4, 48, 16\), received shape \(2,")
     with h5py.File(path, "a") as file:
         del file[QUERY]
         file[QUERY] = values
         file["layers/other/vars/0"] = values
-    refused(preset, "also layers/other/vars/0")
+    refused(keras, "also layers/other/vars/0")
 
 
-def test_a_dataset_that_holds_no_numbers_is_refused(preset):
-    with h5py.File(preset / "model.weights.h5", "a") as file:
+def test_a_dataset_that_holds_no_numbers_is_refused(keras):
+    with h5py.File(keras / "model.weights.h5", "a") as file:
         del file[QUERY]
         file[QUERY] = np.full((4, 48, 16), b"abcd")
-    refused(preset, "expected floating point numbers, received dtype")
+    refused(keras, "expected floating point numbers, received dtype")
 
 
 @pytest.mark.parametrize("name", ["../x.weights.h5", "/etc/hostname", "x.bin", 3, [{}]])
-def test_a_shard_map_names_only_files_beside_it(preset, name):
-    (preset / "model.weights.h5").unlink()
+def test_a_shard_map_names_only_files_beside_it(keras, name):
+    (keras / "model.weights.h5").unlink()
     shards = {"weight_map": {"/layers/x/vars": name}}
-    (preset / "model.weights.json").write_text(json.dumps(shards))
-    refused(preset, "names of .weights.h5 files in the same directory")
+    (keras / "model.weights.json").write_text(json.dumps(shards))
+    refused(keras, "names of .weights.h5 files in the same directory")
 
 
-def test_a_variable_in_two_shards_is_refused(preset):
-    first = preset / "model_00000.weights.h5"
-    (preset / "model.weights.h5").rename(first)
-    shutil.copy(first, preset / "model_00001.weights.h5")
+def test_a_variable_in_two_shards_is_refused(keras):
+    first = keras / "model_00000.weights.h5"
+    (keras / "model.weights.h5").rename(first)
+    shutil.copy(first, keras / "model_00001.weights.h5")
     weight_map = {"/a": first.name, "/b": "model_00001.weights.h5"}
-    (preset / "model.weights.json").write_text(json.dumps({"weight_map": weight_map}))
-    refused(preset, "expected every variable once")
+    (keras / "model.weights.json").write_text(json.dumps({"weight_map": weight_map}))
+    refused(keras, "expected every variable once")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [("{", "expected JSON, received text that is not"), ("[]", "a JSON object")],
 )
-def test_a_config_that_is_no_object_is_refused(preset, content, message):
-    (preset / "config.json").write_text(content)
-    refused(preset, message)
+def test_a_config_that_is_no_object_is_refused(keras, content, message):
+    (keras / "config.json").write_text(content)
+    refused(keras, message)
 
 
 KERAS_CONFIGS = [
@@ -138,27 +109,27 @@ KERAS_CONFIGS = [
 
 
 @pytest.mark.parametrize(("changes", "message"), KERAS_CONFIGS)
-def test_a_keras_config_is_read_as_dimensions_only(preset, changes, message):
-    values = json.loads((preset / "config.json").read_text())
+def test_a_keras_config_is_read_as_dimensions_only(keras, changes, message):
+    values = json.loads((keras / "config.json").read_text())
     for key, value in changes.items():
         holder = values["config"] if "." in key else values
         holder[key.rsplit(".", 1)[-1]] = value
-    (preset / "config.json").write_text(json.dumps(values))
-    refused(preset, message)
+    (keras / "config.json").write_text(json.dumps(values))
+    refused(keras, message)
 
 
-def test_a_missing_dimension_is_named(preset):
-    values = json.loads((preset / "config.json").read_text())
+def test_a_missing_dimension_is_named(keras):
+    values = json.loads((keras / "config.json").read_text())
     del values["config"]["hidden_dim"]
-    (preset / "config.json").write_text(json.dumps(values))
-    refused(preset, "received none for hidden_dim")
+    (keras / "config.json").write_text(json.dumps(values))
+    refused(keras, "received none for hidden_dim")
 
 
-def test_the_module_that_a_config_names_is_not_imported(preset):
-    values = json.loads((preset / "config.json").read_text())
+def test_the_module_that_a_config_names_is_not_imported(keras):
+    values = json.loads((keras / "config.json").read_text())
     values |= {"module": "antigravity", "registered_name": "os>system"}
-    (preset / "config.json").write_text(json.dumps(values))
-    with open_preset(str(preset)).weights() as weights:
+    (keras / "config.json").write_text(json.dumps(values))
+    with open_preset(str(keras)).weights() as weights:
         assert weights.paths()
 
 

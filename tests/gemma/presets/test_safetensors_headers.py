@@ -1,28 +1,11 @@
 """A safetensors header that lies about its file is refused by name."""
 
 import json
-import pathlib
 import shutil
 
 import pytest
 
-from gemma.presets import PresetFileError, open_preset
-
-GOLDEN = pathlib.Path(__file__).parents[2] / "golden/hf/gemma2"
-
-
-@pytest.fixture
-def hf(tmp_path):
-    target = tmp_path / "preset"
-    target.mkdir()
-    for path in GOLDEN.iterdir():
-        shutil.copyfile(path, target / path.name)
-    return target
-
-
-def refused(directory, match):
-    with pytest.raises(PresetFileError, match=match):
-        open_preset(str(directory)).weights()
+from tests.gemma.presets.refusing import refused
 
 
 def with_header(hf, change):
