@@ -36,6 +36,7 @@ from trainer.config.identity import sweep_name
 from trainer.config.override_checks import Override, override_problem
 from trainer.config.overrides import in_quotes, is_override, normalise_overrides
 from trainer.config.schema import RunConfig
+from trainer.config.switches import parse_switches
 from trainer.job import run_job
 
 _SHOWS_ONLY = ("help", "hydra_help", "info", "shell_completion")
@@ -64,7 +65,7 @@ def compose(arguments: Sequence[str]) -> RunConfig:
 
 def _command(arguments: list[str]) -> int:
     """Check all jobs of the command line, then let Hydra run them."""
-    switches = get_args_parser().parse_args(arguments)
+    switches = parse_switches(get_args_parser(), arguments)
     if switches.experimental_rerun:
         raise ConfigError(
             key="--experimental-rerun",
