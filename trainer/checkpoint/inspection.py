@@ -68,6 +68,21 @@ def choose(directory: epath.Path, step: int | None, *, steps: Sequence[int]) -> 
     )
 
 
+def check_newest(directory: epath.Path, step: int, *, latest: int | None) -> None:
+    """Raise unless `step` comes after all that were saved.
+
+    Raises:
+        StorageError: It does not.
+    """
+    if latest is not None and step < latest:
+        raise StorageError(
+            key=str(directory / str(step)),
+            expected=f"a step after {latest}, the newest checkpoint",
+            received=f"step {step}",
+            fix=f"continue from step {latest}, or use another run.name",
+        )
+
+
 def read_record(directory: epath.Path, step: int, *, steps: Sequence[int]) -> Record:
     """Return the record of a step.
 

@@ -7,6 +7,7 @@ arrays mean and when a checkpoint is due.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from trainer.checkpoint import digest, record, room
 from trainer.checkpoint.files import describe_bytes, describe_files
 from trainer.checkpoint.inspection import (
     LeftOut,
+    check_newest,
     check_step,
     choose,
     put_aside,
@@ -73,7 +75,8 @@ class Store:
         self._directory = epath.Path(directory)
         if storage.is_local(directory):
             self._directory = self._directory.absolute()  # Orbax takes no other
-        self._read_only, self._leave_out = read_only, on_corrupt == "previous"
+        self._keep_last, self._read_only = keep_last, read_only
+        self._leave_out = on_corrupt == "previous"
         self.left_out: list[LeftOut] = []
         self._losses: dict[int, float | None] = {}
         self._unsealed: dict[int, tuple[record.Record, dict[str, jax.Array]]] = {}
@@ -83,7 +86,7 @@ class Store:
         else:
             self._prepare()
         with room.explained(self._directory, "a directory of checkpoints"):
-            self._manager = self._open_manager(keep_last)
+            self._manager = self._open_manager()
 
     def _prepare(self) -> None:
         """Make the directory, and look through what is in it."""
@@ -100,13 +103,13 @@ class Store:
         losses = [[step, record.loss(facts)] for step, facts in records.items()]
         return {"losses": losses, "left_out": [vars(one) for one in left_out]}
 
-    def _open_manager(self, keep_last: int) -> ocp.CheckpointManager:
+    def _open_manager(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 cleanup_tmp_directories=not self._read_only,
                 read_only=self._read_only,
-                preservation_policy=LatestAndBest(keep_last, self._losses),
+                preservation_policy=LatestAndBest(self._keep_last, self._losses),
                 temporary_path_class=sealed_paths(self._directory, self._seal),
             ),
             item_handlers={_ARRAYS: ocp.StandardCheckpointHandler()},
@@ -129,38 +132,27 @@ class Store:
             StorageError: The step exists with another content, a newer step exists,
                 or this save or the one before it failed.
         """
-        facts, started = (
-            record.describe(arrays, metadata, loss=loss),
-            digest.start(arrays),
-        )
-        self.wait()  # Orbax would, and there is one record at a time to write
-        if step in self._manager.all_steps():
-            where, found = str(self._directory / str(step)), digest.finish(started)
-            record.check_same(self._record(step), facts, found, where=where)
-            return
-        latest = self.latest()
-        if latest is not None and step < latest:
-            raise StorageError(
-                key=str(self._directory / str(step)),
-                expected=f"a step after {latest}, the newest checkpoint",
-                received=f"step {step}",
-                fix=f"continue from step {latest}, or use another run.name",
-            )
-        self._needed = room.bytes_of(arrays)
-        self._unsealed = {step: (facts, started)}
-        with room.explained_save(self._directory / str(step), self._needed):
-            self._losses[step] = loss
-            accepted = self._manager.save(
-                step,
-                args=ocp.args.Composite(arrays=ocp.args.StandardSave(dict(arrays))),
-            )
-        if not accepted:  # Orbax says no in silence
+        if self._read_only:  # Orbax says no in silence
             raise StorageError(
                 key=str(self._directory / str(step)),
                 expected="a store that saves",
                 received=f"step {step} was not taken: the store is only read from",
                 fix="open it without read_only",
             )
+        facts = record.describe(arrays, metadata, loss=loss)
+        started = digest.start(arrays)
+        self.wait()  # Orbax would, and there is one record at a time to write
+        if step in self._manager.all_steps():
+            where, found = str(self._directory / str(step)), digest.finish(started)
+            record.check_same(self._record(step), facts, found, where=where)
+            return
+        check_newest(self._directory, step, latest=self.latest())
+        self._needed = room.bytes_of(arrays)
+        self._unsealed = {step: (facts, started)}
+        with self._saving():
+            self._losses[step] = loss
+            content = ocp.args.StandardSave(dict(arrays))
+            self._manager.save(step, args=ocp.args.Composite(arrays=content))
 
     def _seal(self, step: int, written: epath.Path, marker: bytes) -> None:
         """Write the record of a step whose files are complete, before the commit."""
@@ -169,25 +161,23 @@ class Store:
         content = record.seal(facts, digest.finish(started), files)
         storage.write_bytes(written / record.RECORD, content)
 
-    def check_room(self, arrays: Mapping[str, Any], *, copies: int) -> None:
-        """Refuse to begin where `copies` checkpoints at a time would fill the disk.
+    def check_room(self, arrays: Mapping[str, Any], *, saves: int) -> None:
+        """Refuse to begin `saves` more checkpoints of `arrays` that fill the disk.
 
-        Args:
-            arrays: What will be saved, or descriptions of it.
-            copies: How many there will be; those that are there already count.
-
-        Raises:
-            StorageError: With the bytes needed and free; in every process.
+        At a time there are the newest, the best, and one that is being written.
         """
-        more = max(copies - len(self.steps()), 1)
-        size = room.bytes_of(arrays)
-        check = functools.partial(room.check_room, copy_bytes=size, copies=more)
-        from_primary("room for checkpoints", lambda: check(self._directory))
+        kept, at_a_time = len(self.steps()), self._keep_last + 2
+        room_for = functools.partial(
+            room.check_room,
+            self._directory,
+            copy_bytes=room.bytes_of(arrays),
+            copies=max(min(saves, at_a_time - kept), 1),
+        )
+        from_primary("room for checkpoints", room_for)
 
     def wait(self) -> None:
         """Return when all saves are committed, or raise what one of them met."""
-        saved = self._directory / str(max(self._unsealed, default=""))
-        with room.explained_save(saved, self._needed):
+        with self._saving():
             self._manager.wait_until_finished()
 
     def steps(self) -> list[int]:
@@ -221,12 +211,11 @@ class Store:
     def restore(
         self, step: int | None, like: Mapping[str, jax.ShapeDtypeStruct]
     ) -> tuple[dict[str, jax.Array], Metadata]:
-        """Return the arrays of `step`, the newest if None, and what came with them.
-
-        Under `previous`, and where no step is named, a damaged one is left out.
+        """Return the arrays of `step` and what came with them.
 
         Args:
-            step: A step that is kept.
+            step: A step that is kept; None is the newest, under `previous` that is
+                whole.
             like: Shape, dtype and sharding of every array, on any mesh.
 
         Raises:
@@ -272,13 +261,25 @@ class Store:
     def close(self) -> None:
         """Finish all saves and release the threads that write."""
         self.wait()
-        self._manager.close()
+        with self._saving():
+            self._manager.close()
+
+    def _saving(self) -> contextlib.AbstractContextManager[None]:
+        """Explain what the newest save meets."""
+        step = max(self._unsealed, default="")
+        return room.explained_save(self._directory / str(step), self._needed)
 
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: object
+    ) -> None:
+        try:
+            self.close()
+        except StorageError:
+            if error is None:  # what came first is what is told
+                raise
 
     def _leave(self, step: int, damage: DamagedError) -> None:
         """Go on without a step, put aside unless one only reads; or raise."""

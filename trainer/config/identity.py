@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -118,17 +118,42 @@ def check_resume(old: RunConfig, new: RunConfig, *, directory: str) -> Differenc
         ConfigError: A key differs that would make it another run; with both values.
     """
     found = difference(old, new)
-    problems = [
-        ConfigError(
-            key=key,
-            expected=f"{typed_again(before)}, with which {directory} was made",
-            received=typed_again(after),
-            fix=f"{key}={typed_again(before)}, or another run.name",
-        )
-        for key, (before, after) in found.refused.items()
-    ]
-    raise_problems(problems)
+    _refuse(found.refused, directory)
     return found
+
+
+def check_same_keys(made_with: Mapping[str, Any], now: RunConfig, *, to: str) -> None:
+    """Refuse keys that make another run than the one a checkpoint is of.
+
+    Args:
+        made_with: Keys and values that the checkpoint tells, as JSON has them.
+        now: Configuration that would go on with it.
+        to: Name of the checkpoint, for messages.
+
+    Raises:
+        ConfigError: A key differs; with both values.
+    """
+    keys = json.loads(json.dumps(deciding_keys(now)))
+    refused = {
+        key: (made_with[key], value)
+        for key, value in keys.items()
+        if not _matches(key, _CHANGEABLE) and made_with.get(key, value) != value
+    }
+    _refuse(refused, to)
+
+
+def _refuse(refused: Mapping[str, tuple[Any, Any]], directory: str) -> None:
+    raise_problems(
+        [
+            ConfigError(
+                key=key,
+                expected=f"{typed_again(before)}, with which {directory} was made",
+                received=typed_again(after),
+                fix=f"{key}={typed_again(before)}, or another run.name",
+            )
+            for key, (before, after) in refused.items()
+        ]
+    )
 
 
 def _data_name(config: RunConfig) -> str:

@@ -1,13 +1,13 @@
-"""What must hold before a run begins or goes on: its checkpoint and its rows.
+"""What must hold before a run begins: that nobody wanted it to go on.
 
-Turns what is missing or changed into an error. It refuses to look for either itself.
+Turns a checkpoint that is missing into an error. It refuses to look for it itself.
 """
 
 from __future__ import annotations
 
 from etils import epath
 
-from trainer.config.errors import ConfigError, DataError
+from trainer.config.errors import ConfigError
 from trainer.config.schema import RunConfig
 
 
@@ -23,19 +23,4 @@ def check_may_begin(config: RunConfig, checkpoints: epath.Path) -> None:
             expected=f"a checkpoint in {checkpoints}",
             received="resume=must and no checkpoint",
             fix="resume=auto starts from the beginning",
-        )
-
-
-def check_same_rows(*, found: str, digest: str) -> None:
-    """Refuse to go on with rows that changed since the run began.
-
-    Raises:
-        DataError: They did; their order and packs would be others.
-    """
-    if found != digest:
-        raise DataError(
-            key="data",
-            expected=f"the rows that the run began with, sha256 {digest[:16]}",
-            received=f"other rows, sha256 {found[:16]}",
-            fix="restore the file, or use another run.name",
         )

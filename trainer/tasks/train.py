@@ -23,12 +23,13 @@ from trainer.distribution.stop import SharedStop
 from trainer.model.assemble import initial_arrays, split
 from trainer.model.state import Arrays
 from trainer.tasks.ahead import compile_ahead, step_ahead
-from trainer.tasks.beginning import check_may_begin, check_same_rows
+from trainer.tasks.beginning import check_may_begin
 from trainer.tasks.console import Bar, Screen
 from trainer.tasks.evaluator import Evaluator
 from trainer.tasks.feed import placed_batches
 from trainer.tasks.gauge import build_gauge
 from trainer.tasks.introduce import introduce
+from trainer.tasks.keeping import check_belongs, check_room, facts_of_run, keep
 from trainer.tasks.profiling import profiled
 from trainer.tasks.program import Step, build_step
 from trainer.tasks.run_adapters import keep_settings, saved_settings
@@ -38,7 +39,6 @@ from trainer.tasks.session import Session, build_session
 from trainer.tasks.sharing import held_by_primary
 from trainer.tasks.state import (
     build_optimizer,
-    flatten_state,
     restore_state,
     shapes_of_state,
     weights_in_use,
@@ -123,6 +123,7 @@ class Run:
             typed: The configuration before the devices filled it in: the same command
                 is compared with it when it goes on.
         """
+        self._typed = typed
         self.directory.forget_done()
         self.directory.write_config(typed)
         if typed.lora.path is not None:
@@ -148,6 +149,7 @@ class Run:
         rules = self.optimizer.rules()
         introduce(self.screen, self.session, self.data, self.directory, rules)
         state, frozen, progress = self._start_or_restore()
+        check_room(self.store, state, progress, self.config)
         self.tracker.event("built", {"seconds": time.perf_counter() - self.started})
         if progress.step == 0:
             samples = self.samples.before({**frozen, **state.trainable})
@@ -186,6 +188,7 @@ class Run:
             only_frozen=self.store.latest() is not None,
         )
         trainable, frozen = split(arrays, session.model)
+        self._facts = facts_of_run(self._typed, session, self.data, frozen)
         if self.store.latest() is None:
             check_may_begin(config, self.directory.checkpoints)
             state = TrainState(trainable, self.optimizer.initial_slots())
@@ -195,8 +198,9 @@ class Run:
         for left_out in self.store.left_out:
             self.screen.line(f"{left_out}")
             self.tracker.event("damaged", vars(left_out))
-        check_same_rows(found=self.data.digests["train"], digest=metadata["rows"])
         progress = Progress(**metadata["progress"])
+        place = str(self.directory.checkpoints / str(progress.step))
+        check_belongs(metadata, self._facts, self._typed, to=place)
         self.screen.line(f"going on from step {progress.step}")
         self.tracker.event("restored", {"step": progress.step})
         return state, frozen, progress
@@ -266,11 +270,7 @@ class Run:
         return step
 
     def _save(self, state: TrainState, progress: Progress, loss: float | None) -> None:
-        metadata = {
-            "progress": dataclasses.asdict(progress),
-            "rows": self.data.digests["train"],
-        }
-        self.store.save(progress.step, flatten_state(state), metadata, loss=loss)
+        keep(self.store, state, progress, loss=loss, facts=self._facts)
         self.tracker.event("checkpoint", {"step": progress.step})
         self.tracker.flush()
 

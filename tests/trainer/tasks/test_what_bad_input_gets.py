@@ -129,7 +129,7 @@ def test_rows_that_changed_stop_a_run_that_goes_on(runs, tmp_path):
     words = ("data=jsonl", f"data.path={path}", "run.name=x")
     assert runs.here(*words, "trainer.num_train_steps=1") == 0
     write_rows(path, [json.dumps(ROW | {"response": "Other."})] * 40)
-    with pytest.raises(DataError, match="rows that the run began with"):
+    with pytest.raises(DataError, match="the train rows that"):
         runs.here(*words, "trainer.num_train_steps=2")
 
 
