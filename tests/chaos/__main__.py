@@ -26,19 +26,17 @@ ALL_KILLS = 100
 def main() -> int:
     """Carry out what is missing, write the page, and return 1 if a trial failed."""
     words = _words()
-    scale, stop = words.kills / ALL_KILLS, time.monotonic() + words.minutes * 60
+    scale, until = words.kills / ALL_KILLS, time.monotonic() + words.minutes * 60
     ledgers = {e: Ledger(words.out, e) for e in EXPERIMENTS.values()}
     counts = {name: count_of(e, scale) for name, e in EXPERIMENTS.items()}
     runs = words.out / "runs"
     shutil.rmtree(runs, ignore_errors=True)
-    with Workplace(runs, seed=words.seed, scale=scale) as place:
+    with Workplace(runs, seed=words.seed, scale=scale, until=until) as place:
         for name in words.only:
             ledger = ledgers[EXPERIMENTS[name]]
             missing = ledger.missing(counts[name], failed_too=words.again)
-            trials = ledger.carry_out(place, missing)
-            while time.monotonic() < stop and (trial := next(trials, None)):
+            for trial in ledger.carry_out(place, missing):
                 print(name, shown(trial), flush=True)
-            trials.close()
     found = {e: ledger.trials() for e, ledger in ledgers.items()}
     page = report(found, counts=counts, facts=machine_facts(), command=_command(words))
     (words.out / "results.md").write_text(page)

@@ -55,9 +55,3 @@ def median_of(trials: Sequence[Trial], fact: str) -> float | None:
     """Return the median of a fact over the trials that have it."""
     values = [trial[fact] for trial in trials if trial.get(fact) is not None]
     return statistics.median(values) if values else None
-
-
-def in_parts(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Yield the numbers of trials that share processes."""
-    for start in range(0, len(numbers), size):
-        yield numbers[start : start + size]

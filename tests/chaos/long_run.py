@@ -19,7 +19,7 @@ WORDS = ("trainer.eval_every_steps=100", "checkpoint.every_steps=50")
 def run(place, trials):
     """Watch one process from outside while it trains."""
     steps = max(round(STEPS * place.scale), 2 * FIRST)
-    for number in trials:
+    for (number,) in place.parts(trials, 1):
         name = f"long-{number}"
         place.forget(name)
         since = time.perf_counter()

@@ -14,6 +14,7 @@ from tests.chaos.workplace import REPOSITORY
 
 ROWS = 1003
 COUNTS = (1, 2, 4)
+TRIALS_AT_A_TIME = 4
 ORDERS = list(itertools.permutations(COUNTS))
 STEPS = {True: 70, False: 130}  # more than an epoch, packed and not
 MESHES = {1: ("1x1",), 2: ("2x1", "1x2"), 4: ("4x1", "2x2", "1x4")}
@@ -23,12 +24,18 @@ WORDS = ("data=jsonl", "checkpoint.every_steps=1000", "data.shuffle=true")
 
 
 def run(place, numbers):
-    """Run all trials in three stages; those with as many processes share them."""
+    """Run trials in three stages; those with as many processes share them."""
     rows = write_rows(place.root / "counts.jsonl", ROWS)
     tap = place.root / "tap"
     tap.mkdir(exist_ok=True)
-    plans = {number: _plan(place, number) for number in numbers}
-    for name in (*map(_name, numbers), *map(_unbroken, STEPS)):
+    for part in place.parts(numbers, TRIALS_AT_A_TIME):
+        plans = {number: _plan(place, number) for number in part}
+        yield from _switch(place, plans, rows, tap)
+
+
+def _switch(place, plans, rows, tap):
+    """Yield the trials of some plans."""
+    for name in (*map(_name, plans), *map(_unbroken, STEPS)):
         place.forget(name)
         for file in tap.glob(f"{name}-*"):
             file.unlink()

@@ -9,7 +9,7 @@ from tests.benchmarks.comparison import markdown_table
 from tests.benchmarks.machine import sentence
 from tests.chaos.experiment import Experiment, Trial, median_of
 
-HEADER = ("test", "asked", "reached", "median")
+HEADER = ("test", "asked", "reached", "median time")
 INTRODUCTION = (
     "Real runs of `python -m trainer` that are killed, stopped, damaged and moved, "
     "compared bit for bit with runs that were left alone."

@@ -8,7 +8,7 @@ import shutil
 import time
 
 from tests.chaos.directories import committed, differences
-from tests.chaos.experiment import Experiment, in_parts, make_trial
+from tests.chaos.experiment import Experiment, make_trial
 from tests.chaos.rows import write_rows
 from trainer.tracking.lines import LineFile, read_lines
 
@@ -33,7 +33,7 @@ def run(place, numbers):
     words = (*WORDS, f"data.path={rows}")
     every = "checkpoint.every_steps=1"
     unbroken = place.unbroken("resume-unbroken", *words, every)
-    for part in in_parts(numbers, JOBS_A_PROCESS):
+    for part in place.parts(numbers, JOBS_A_PROCESS):
         steps = {number: 1 + (EPOCH * (number + 1) - 1) % STEPS for number in part}
         names = [f"resume-{step}" for step in steps.values()]
         for step, name in zip(steps.values(), names, strict=True):

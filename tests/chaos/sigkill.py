@@ -8,7 +8,7 @@ import signal
 import time
 
 from tests.chaos.directories import differences
-from tests.chaos.experiment import Experiment, in_parts, make_trial
+from tests.chaos.experiment import Experiment, make_trial
 from tests.chaos.killing import (
     AIMS,
     Watch,
@@ -29,7 +29,7 @@ KILLS_A_RUN = 5
 def run(place, numbers):
     """Kill runs five times each, and compare every one with an unbroken run."""
     unbroken = place.unbroken("sigkill-unbroken", *WORDS)
-    for part in in_parts(numbers, KILLS_A_RUN):
+    for part in place.parts(numbers, KILLS_A_RUN):
         name = f"sigkill-{part[0]}"
         place.forget(name)
         kills = _kill_often(place, name, part)

@@ -8,7 +8,7 @@ import signal
 import time
 
 from tests.chaos.directories import differences
-from tests.chaos.experiment import Experiment, in_parts, make_trial
+from tests.chaos.experiment import Experiment, make_trial
 from tests.chaos.killing import (
     AIMS,
     Watch,
@@ -32,7 +32,7 @@ WORDS = (
 def run(place, numbers):
     """Kill one of two, five times a run, and compare with an unbroken run of two."""
     unbroken = place.unbroken("pair-unbroken", *WORDS, processes=2)
-    for part in in_parts(numbers, KILLS_A_RUN):
+    for part in place.parts(numbers, KILLS_A_RUN):
         name = f"pair-killed-{part[0]}"
         place.forget(name)
         kills, watches = [], []

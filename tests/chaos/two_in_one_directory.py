@@ -8,7 +8,7 @@ import signal
 import time
 
 from tests.chaos.directories import differences, names
-from tests.chaos.experiment import Experiment, in_parts, make_trial
+from tests.chaos.experiment import Experiment, make_trial
 from tests.chaos.workplace import LOOK_EVERY_SECONDS, PATIENCE_SECONDS
 
 LONGEST_SECONDS = 3.0  # until the loser has left
@@ -20,7 +20,7 @@ WORDS = ("trainer.num_train_steps=300", "checkpoint.every_steps=50")
 def run(place, numbers):
     """Start two at a time in the same directory, and compare what comes of it."""
     unbroken = place.unbroken("contest-unbroken", *WORDS)
-    for part in in_parts(numbers, TRIALS_A_DIRECTORY):
+    for part in place.parts(numbers, TRIALS_A_DIRECTORY):
         name = f"contest-{part[0]}"
         place.forget(name)
         trials = []

@@ -5,10 +5,11 @@ something is done to them. It refuses to know what a trial proves.
 """
 
 import dataclasses
+import math
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.trainer.processes.conftest import Group, Starter
@@ -29,12 +30,14 @@ class Workplace:
         seed: Of every random choice.
         scale: 1 for the whole figures, 0.1 for a tenth, where trials have a length.
         slack: Multiplies the time that may pass; more than 1 where others work too.
+        until: Of the monotonic clock; no trial begins after it.
     """
 
     root: Path
     seed: int = 0
     scale: float = 1.0
     slack: float = 1.0
+    until: float = math.inf
 
     def __post_init__(self):
         self.root.mkdir(parents=True, exist_ok=True)
@@ -46,6 +49,13 @@ class Workplace:
     def __exit__(self, *exception):
         for group in self.starter.groups:
             group.end()
+
+    def parts(self, numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+        """Yield numbers of trials that are carried out together, while it is time."""
+        for start in range(0, len(numbers), size):
+            if time.monotonic() > self.until:
+                return
+            yield numbers[start : start + size]
 
     def draw(self, experiment: str, number: int) -> random.Random:
         """Return the random numbers of one trial."""
