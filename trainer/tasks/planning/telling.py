@@ -32,7 +32,7 @@ def show(screen: Screen, plan: Plan) -> None:
         },
     )
     if plan.largest is not None:
-        screen.facts("largest that fits", _largest(plan.largest, plan))
+        screen.facts("largest that fits", largest_steps(plan.largest))
     if not plan.fits:
         screen.facts("what to change", {c.words: told(c) for c in plan.advice})
     screen.line("\nshards")
@@ -55,6 +55,18 @@ def by_purpose(needed: DeviceBytes, limit: int | None) -> dict[str, str]:
     return rows
 
 
+def largest_steps(largest: Largest) -> dict[str, str]:
+    """Return the largest steps; a size of 0 says that none fits."""
+    sizes = {
+        "microbatch_size": (largest.microbatch_size, "of the sequences above"),
+        "sequence_length": (largest.sequence_length, "in the microbatch above"),
+    }
+    return {
+        key: f"{count:,} {of}, {largest.source}" if count else f"none, {largest.source}"
+        for key, (count, of) in sizes.items()
+    }
+
+
 def told(change: Change) -> str:
     """Return what a change gives."""
     return f"{size(change.total)} a device, {'fits' if change.fits else 'not enough'}"
@@ -75,13 +87,4 @@ def _collectives(found: Sequence[Collective]) -> dict[str, str]:
         f"{c.kind} over {c.devices}" if c.devices else c.kind: f"{c.count:,} times, "
         f"{size(c.bytes)}"
         for c in found
-    }
-
-
-def _largest(largest: Largest, plan: Plan) -> dict[str, str]:
-    return {
-        "microbatch_size": f"{largest.microbatch_size:,} of the sequences above, "
-        f"{largest.source}",
-        "sequence_length": f"{largest.sequence_length:,} in the microbatch above, "
-        f"{largest.source}",
     }

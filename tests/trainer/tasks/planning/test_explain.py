@@ -2,7 +2,8 @@ import pytest
 
 from trainer.__main__ import compose
 from trainer.tasks.planning.explain import explain_memory
-from trainer.tasks.planning.telling import size, verdict
+from trainer.tasks.planning.plan import Largest
+from trainer.tasks.planning.telling import largest_steps, size, verdict
 
 GIB = 2**30
 
@@ -46,3 +47,11 @@ def test_bytes_are_told_in_a_unit_that_suits_them(count, text):
 
 def test_memory_that_nobody_knows_is_not_judged():
     assert "whose memory is not known" in verdict(True, GIB, None)
+
+
+def test_where_not_even_the_smallest_step_fits_none_does():
+    found = largest_steps(Largest(microbatch_size=0, sequence_length=3328))
+    assert found == {
+        "microbatch_size": "none, estimated",
+        "sequence_length": "3,328 in the microbatch above, estimated",
+    }
