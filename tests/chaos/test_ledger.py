@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.chaos.directories import differing_numbers, leftovers, numbers
 from tests.chaos.experiment import Experiment, make_trial
 from tests.chaos.ledger import Ledger, count_of
 from tests.chaos.report import report
@@ -82,20 +81,3 @@ def test_the_table_of_whole_figures_mentions_no_rest(ledger):
         {experiment(toss): trials}, counts={"coins": 2}, facts=MACHINE, command=""
     )
     assert "| 2 of 2; 2 tossed |" in page and "failed" not in page
-
-
-def test_numbers_are_compared_bit_for_bit_and_times_are_not(tmp_path):
-    line = '{"step": 1, "train/loss": %s, "train/step_seconds": %s}\n'
-    for name, loss, seconds in (("a", "0.1", "1.0"), ("b", "0.1", "2.0")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "metrics.jsonl").write_text(line % (loss, seconds))
-    first, second = numbers(tmp_path / "a"), numbers(tmp_path / "b")
-    assert differing_numbers(first, second) == []
-    other = {1: {**first[1], "train/loss": 0.1 + 2**-56}, 2: {}}
-    assert differing_numbers(first, other) == ["other numbers at 2 steps: 1, 2"]
-
-
-def test_what_a_save_left_behind_is_seen(tmp_path):
-    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "6").mkdir()
-    assert leftovers(tmp_path) == ["left: checkpoints/7.orbax-checkpoint-tmp"]
