@@ -1,7 +1,7 @@
 """What a child process shares with its parent: the parent's end, and its own output.
 
 Turns a child's output into lines of ours that say which process wrote them. It refuses
-to know what the lines mean.
+to know what the lines mean, two excepted that mean nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ from typing import IO, TextIO
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
+_NOISE = re.compile(
+    rb"\[Gloo\] Rank \d+ is connected to \d+ peer ranks"
+    rb"|W\d{4} .*\] Using experimental recoverable task feature"
+)
+"""What Gloo and jaxlib 0.10.2 write at every start of several processes, as they should
+be; neither has a switch of its own. To be dropped with what writes it."""
 _READ_BYTES = 1 << 16
 _ORPHANED = 6
 
@@ -43,7 +49,7 @@ def die_with_parent(parent: int) -> Callable[[], None] | None:
 def relay_output(
     process: subprocess.Popen[bytes], prefix: str
 ) -> list[threading.Thread]:
-    """Start to copy a child's output to ours, each line behind `prefix`.
+    """Start to copy a child's output to ours, each line behind `prefix`, without noise.
 
     Returns the threads that copy; they end with the output.
     """
@@ -74,6 +80,8 @@ def _copy(source: IO[bytes], target: TextIO, prefix: str) -> None:
 
 
 def _write(target: TextIO, prefix: str, line: bytes) -> None:
+    if _NOISE.match(line):
+        return
     text = line.decode("utf-8", errors="replace").rstrip("\r\n")
     target.write(f"{prefix}{text}\n")
     target.flush()

@@ -109,6 +109,28 @@ def test_lines_say_which_process_wrote_them(capfd):
     assert "[0] e" in output.err
 
 
+GLOO = "[Gloo] Rank 1 is connected to 1 peer ranks. Expected number of connected"
+JAXLIB = (
+    "W1122 21:24:41.277175 15265 coordination_service.cc:185] [4189047406392830180] "
+    "Using experimental recoverable task feature. The default shutdown barrier will"
+)
+
+
+def test_what_libraries_write_at_every_start_is_left_out(capfd):
+    failed = GLOO.replace("is connected", "failed to connect")
+    writes = f"""
+        import sys
+        print({GLOO!r})
+        print({failed!r})
+        print({JAXLIB!r}, file=sys.stderr)
+        print("W1122 another warning", file=sys.stderr)
+    """
+    assert run(writes, "pass") == 0
+    output = capfd.readouterr()
+    assert output.out == f"[0] {failed}\n"
+    assert output.err == "[0] W1122 another warning\n"
+
+
 def test_lines_come_when_they_are_written(repository):
     process = supervised(repository, "import time; print('ready 1'); time.sleep(60)")
     assert ready(process, 1) == [1]
