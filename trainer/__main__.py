@@ -7,6 +7,11 @@ a job, after the checks have passed.
 
 from __future__ import annotations
 
+from trainer.config.interruption import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports below, which take a fifth of a second
+
 import contextlib
 import io
 import itertools
@@ -47,6 +52,7 @@ ConfigStore.instance().store(name="schema", node=RunConfig, provider="trainer")
 
 def main() -> None:
     """Run what the command line says and leave with its exit code."""
+    listen()
     arguments = _switches_first(normalise_overrides(sys.argv[1:]))
     end(lambda: _command(arguments), debug="debug=true" in arguments)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainer.config.checks import find_problems, raise_problems
+from trainer.config.interruption import shielded
 from trainer.config.schema import RunConfig
 from trainer.config.simulated import prepare_devices
 
@@ -33,6 +34,6 @@ def run_job(config: RunConfig, words: Sequence[str]) -> int:
     from trainer.tasks.run_directory import held_early
 
     with held_early(config):
-        from trainer.run import run
-
+        with shielded():
+            from trainer.run import run
         return run(config, words)

@@ -34,6 +34,7 @@ from trainer.config.errors import (
     RunError,
     StorageError,
 )
+from trainer.config.interruption import Interrupted
 from trainer.config.schema import RunConfig
 from trainer.distribution.exchange import from_primary
 from trainer.distribution.facts import shared_facts
@@ -42,6 +43,7 @@ from trainer.distribution.joining import (
     join,
     note_end,
     silent_peers,
+    told_to_end,
 )
 from trainer.model.assemble import hash_of_base
 from trainer.tasks.compiled_programs import keep_compiled_programs
@@ -239,9 +241,11 @@ def _explained(config: RunConfig) -> Iterator[None]:
         ) from error
 
 
-def _peer_lost(error: Exception) -> PeerLostError:
+def _peer_lost(error: Exception) -> PeerLostError | Interrupted:
     """Return what a computation of all processes says when one of them is gone."""
     silent = ", ".join(silent_peers()) or "not known which; the other logs say more"
+    if told := told_to_end():
+        return told
     return PeerLostError(
         key="a computation of all processes",
         expected="all of them at work",

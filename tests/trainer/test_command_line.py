@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from trainer.config import ending
+from trainer.config import ending, interruption
 from trainer.config.ending import exit_code_of
 from trainer.config.errors import ConfigError, DataError
 from trainer.config.simulated import simulate_devices
@@ -219,7 +219,7 @@ def test_another_number_of_devices_is_refused_once_jax_is_there():
 )
 def test_whoever_asked_is_told_the_code_before_the_end(monkeypatch, call, code):
     told = []
-    monkeypatch.setattr(ending, "_at_the_end", [])
+    monkeypatch.setattr(interruption, "before_leaving", [])
     ending.when_ending(told.append)
     with pytest.raises(SystemExit) as caught:
         ending.end(call, debug=False)

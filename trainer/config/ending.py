@@ -6,34 +6,43 @@ Turns whatever a call raises into the code that DESIGN promises. Tracebacks are 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from trainer.config import interruption
 from trainer.config.errors import SMALLER_STEP, MemoryPlanError, RunError
+from trainer.config.interruption import Interrupted
 
-STOPPED_BY_USER = 130
+STOPPED_BY_USER = interruption.STOPPED_BY_USER
 BUG = 1
-
-
-_at_the_end: list[Callable[[int], None]] = []
 
 
 def when_ending(call: Callable[[int], None]) -> None:
     """Have `call` told the exit code before Python takes its leave."""
-    _at_the_end.append(call)
+    interruption.before_leaving.append(call)
 
 
 def end(call: Callable[[], int], *, debug: bool) -> NoReturn:
     """Leave the process with what `call` returns, or the code of what it raises."""
+    interruption.begin()
     try:
         code = exit_code_of(call, debug=debug)
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else int(bool(ending.code))
-    for tell in _at_the_end:
+    except Interrupted as told:  # while another end was told
+        code = told.exit_code
+    interruption.settle(code)
+    for tell in interruption.before_leaving:
         tell(code)
+    if interruption.was_told():  # Python would first wait for threads, as of a compiler
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -57,6 +66,8 @@ def exit_code_of(call: Callable[[], int], *, debug: bool) -> int:
 
 def _told(error: BaseException) -> tuple[str, int]:
     """Return the text and the exit code of an error."""
+    if isinstance(error, Interrupted):
+        return error.message(), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         text = f"stopped (exit code {STOPPED_BY_USER}); the same command goes on"
         return text, STOPPED_BY_USER

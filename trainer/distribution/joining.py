@@ -20,6 +20,7 @@ from jax._src import distributed
 
 from trainer.config.ending import when_ending
 from trainer.config.errors import RunError
+from trainer.config.interruption import Interrupted
 from trainer.config.schema import RunConfig
 from trainer.distribution.detection import Rendezvous, find_rendezvous
 from trainer.distribution.roll_call import call_roll
@@ -100,6 +101,11 @@ def silent_peers() -> list[str]:
         return []
     time.sleep(_LISTEN_SECONDS)
     return _Membership.watch.silent()
+
+
+def told_to_end() -> Interrupted | None:
+    """Return the signal that another process ended for, if that is what happened."""
+    return None if _Membership.watch is None else _Membership.watch.told_to_end()
 
 
 def note_end(error: RunError) -> None:

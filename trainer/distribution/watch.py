@@ -1,8 +1,9 @@
 """A process that dies or hangs takes the others with it, soon and by name.
 
 Turns a pulse of every process, kept in JAX's key-value store, into an end with exit
-code 6 where one stops. Two threads: one talks to the store and may wait for ever, the
-other one looks at the clock and does not. It refuses to know what the run computes.
+code 6 where one stops, or with the code of one that was told to end. Two threads: one
+talks to the store and may wait for ever, the other one looks at the clock and does not.
+It refuses to know what the run computes.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import dataclasses
 import faulthandler
 import json
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from trainer.config.errors import PeerLostError
+from trainer.config.errors import PeerLostError, Preempted
+from trainer.config.interruption import STOPPED_BY_USER, Interrupted
 
 _ALIVE, _ENDED = "trainer/alive/", "trainer/ended/"
 _PULSE_SECONDS = 1.0
@@ -87,6 +90,15 @@ class Watch:
             if i in self._ended or now - peer.since > _SILENT_SECONDS
         ]
 
+    def told_to_end(self) -> Interrupted | None:
+        """Return the signal that a process ended for, if nothing else went wrong."""
+        codes = {end["code"] for end in self._ended.values()}
+        codes -= {0, PeerLostError.exit_code}  # who was lost may have followed, too
+        if codes == {Preempted.exit_code}:
+            return Interrupted(signal.SIGTERM)
+        followed = codes <= {STOPPED_BY_USER, Preempted.exit_code}
+        return Interrupted(signal.SIGINT) if codes and followed else None
+
     def end(self, code: int, words: str) -> None:
         """Tell the others that this process ends; process 0 waits for them.
 
@@ -142,7 +154,7 @@ class Watch:
             if self._is_leaving:
                 continue
             if self._end_seen and now - self._end_seen > _GRACE_SECONDS:
-                self._fall(self._words_of_ended())
+                self._follow()
             if lost := self._lost(now):
                 names = ", ".join(map(self._name, lost))
                 self._fall(
@@ -192,6 +204,17 @@ class Watch:
 
     def _name(self, index: int) -> str:
         return f"process {index} on {self._hosts[index]}"
+
+    def _follow(self) -> NoReturn:
+        """End as the process did that ended: told to, or with something wrong."""
+        told = self.told_to_end()
+        if told is None:
+            self._fall(self._words_of_ended())
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            words = f"{told.message()}\n  {self._words_of_ended()}"
+            print(words, file=sys.stderr, flush=True)
+        os._exit(told.exit_code)
 
     def _fall(self, received: str) -> NoReturn:
         """End this process now: a normal exit would wait for the lost one."""

@@ -79,22 +79,18 @@ def compile_ahead(
     *,
     tell: Callable[[str, dict[str, Any]], None],
     say: Callable[[str], None],
-    is_stopped: Callable[[], bool],
 ) -> None:
-    """Compile every program for all of its lengths, or until the run is to stop.
+    """Compile every program for all of its lengths.
 
     Args:
         programs: What to compile.
         tell: Records an event for each program.
         say: Shows a line where there is more than one length.
-        is_stopped: Whether the run is to stop; asked between two compilations.
     """
     for program in programs:
         since = time.perf_counter()
         # the longest first: what does not fit is known at once
         for length in sorted(program.lengths, reverse=True):
-            if is_stopped():
-                return
             advance(f"the program of the {program.name} for {length} tokens")
             program.function.lower(*program.arguments(length)).compile()
         seconds = time.perf_counter() - since

@@ -6,21 +6,25 @@ Turns weights into named numbers and texts. Sums of all batches are divided once
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
+from etils import epath
 
 from gemma.chat import ChatFormat
 from gemma.decoding import Decoder, Sampler
 from trainer.config.errors import DataError
 from trainer.config.schema import GenerateConfig
 from trainer.data.evaluation import EvaluationSet
+from trainer.distribution.exchange import from_primary
 from trainer.distribution.joining import advance
 from trainer.distribution.rows import local_sequences
 from trainer.model.objective import evaluation_sums
 from trainer.tasks.ahead import Ahead
 from trainer.tasks.program import evaluation_shapes
 from trainer.tasks.session import Session
+from trainer.tracking import read_metrics
+from trainer.training.loop import Rhythm
 from trainer.training.step import place_batch
 
 Weights = Mapping[str, jax.Array]
@@ -52,10 +56,17 @@ class Evaluator:
             lengths=self._held_out.lengths(),
         )
 
-    def __call__(self, weights: Weights) -> dict[str, float]:
+    def __call__(
+        self, weights: Weights, *, is_left: Callable[[], bool] = lambda: False
+    ) -> dict[str, float]:
         """Return losses in nats a token, over all positions with loss and content only.
 
         Content leaves out `<end_of_turn>`, which is nearly free to learn.
+
+        Args:
+            weights: What to measure.
+            is_left: Asked once a batch, alike in all processes, whether to return
+                nothing instead.
 
         Raises:
             DataError: There is nothing to learn in the held-out rows.
@@ -71,6 +82,8 @@ class Evaluator:
         size = self._held_out.global_batch_size
         sums = []
         for batch in self._held_out.batches(rows=local_sequences(size, self._mesh)):
+            if is_left():
+                return {}
             advance(f"batch {len(sums)} of an evaluation")
             placed = place_batch(batch, self._mesh, sequences=size)
             sums.append(self._sums(weights, placed))
@@ -83,6 +96,23 @@ class Evaluator:
             "eval/content_tokens": total["content_tokens"],
             "eval/seconds": time.perf_counter() - since,
         }
+
+
+def is_missing(directory: epath.PathLike, step: int, *, rhythm: Rhythm) -> bool:
+    """Return whether a run that goes on left the evaluation of a step, or lost it.
+
+    That of step 0 is made in any case before the first step.
+    """
+    every = rhythm.eval_every_steps
+    is_due = step and every and (step % every == 0 or step == rhythm.num_train_steps)
+    if not is_due:
+        return False
+
+    def read() -> bool:
+        lines = read_metrics(directory)
+        return any(m["step"] == step and "eval/loss" in m for m in lines)
+
+    return not from_primary("the evaluations", read)
 
 
 class Answerer:

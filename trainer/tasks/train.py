@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import time
 from collections.abc import Callable, Mapping
 
 from trainer.checkpoint import Store
-from trainer.config.ending import BUG, STOPPED_BY_USER
-from trainer.config.errors import Preempted, RunError
+from trainer.config.ending import BUG
+from trainer.config.errors import RunError
+from trainer.config.interruption import Interrupted
 from trainer.config.profile_range import parse_profile
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
@@ -25,7 +25,7 @@ from trainer.model.state import Arrays
 from trainer.tasks.ahead import compile_ahead, step_ahead
 from trainer.tasks.beginning import check_may_begin
 from trainer.tasks.console import Bar, Screen
-from trainer.tasks.evaluator import Evaluator
+from trainer.tasks.evaluator import Evaluator, is_missing
 from trainer.tasks.feed import placed_batches
 from trainer.tasks.gauge import build_gauge
 from trainer.tasks.introduce import introduce
@@ -43,6 +43,7 @@ from trainer.tasks.state import (
     shapes_of_state,
     weights_in_use,
 )
+from trainer.tasks.stopping import end_stopped, keeping
 from trainer.tasks.trackers import open_trackers
 from trainer.tracking import Sample, Tracker
 from trainer.training.loop import Hooks, Outcome, Progress, Rhythm, train
@@ -138,7 +139,7 @@ class Run:
                 place, rules.keep_last, on_corrupt=rules.on_corrupt
             ) as self.store:
                 exit_code = self._go()
-        except RunError as error:
+        except (RunError, Interrupted) as error:
             exit_code = error.exit_code
             raise
         finally:
@@ -160,6 +161,7 @@ class Run:
         self.store.wait()
         if outcome.was_stopped:
             return self._stopped(outcome)
+        self.stop.let_go()
         weights = {**frozen, **weights_in_use(self._chosen_state(outcome))}
         samples = self.samples.after(weights, samples)
         self._tell(outcome.progress.step, samples)
@@ -228,13 +230,22 @@ class Run:
         with bar, contextlib.closing(batches), recorder as recording:
 
             def log(step: int, values: Mapping[str, float]) -> None:
+                if not values:  # an evaluation that was left
+                    return
                 self.tracker.log(step, values)
                 bar.show(step, values)
+
+            def evaluate(state: TrainState) -> Mapping[str, float]:
+                weights = {**frozen, **weights_in_use(state)}
+                return self.evaluator(weights, is_left=self.stop.is_asked)
+
+            if is_missing(self.directory.path, progress.step, rhythm=rhythm):
+                log(progress.step, evaluate(state))
 
             hooks = Hooks(
                 gauge=build_gauge(self.session),
                 log=log,
-                evaluate=lambda s: self.evaluator({**frozen, **weights_in_use(s)}),
+                evaluate=evaluate,
                 save=self._save,
                 start_recording=recording.start,
                 stop_recording=recording.stop,
@@ -242,7 +253,7 @@ class Run:
             return train(
                 state,
                 frozen,
-                recording,
+                keeping(recording, self.stop),
                 batches,
                 progress=progress,
                 rhythm=rhythm,
@@ -261,12 +272,7 @@ class Run:
         if self.evaluator and self.config.trainer.eval_every_steps:
             weights = {**frozen, **weights_in_use(state)}
             programs.append(self.evaluator.ahead(weights))
-        compile_ahead(
-            programs,
-            tell=self.tracker.event,
-            say=self.screen.line,
-            is_stopped=self.stop.is_asked,
-        )
+        compile_ahead(programs, tell=self.tracker.event, say=self.screen.line)
         return step
 
     def _save(self, state: TrainState, progress: Progress, loss: float | None) -> None:
@@ -281,15 +287,10 @@ class Run:
     def _stopped(self, outcome: Outcome) -> int:
         step = outcome.progress.step
         self.tracker.event("stopped", {"step": step, "signal": self.stop.signal.name})
-        text = f"saved at step {step}: the same command goes on from there"
-        if step == 0:
-            text = "stopped before the first step: the same command starts again"
-        if self.stop.signal == signal.SIGTERM:
-            raise Preempted(
-                key=str(self.directory.path),
-                expected=f"{self.config.trainer.num_train_steps} steps",
-                received="SIGTERM",
-                fix=text,
-            )
-        self.screen.line(text)
-        return STOPPED_BY_USER
+        return end_stopped(
+            self.stop,
+            step,
+            directory=self.directory.path,
+            num_train_steps=self.config.trainer.num_train_steps,
+            say=self.screen.line,
+        )

@@ -7,6 +7,7 @@ import time
 
 from trainer.config.ending import end
 from trainer.config.errors import DataError
+from trainer.config.interruption import listen
 from trainer.config.schema import DistributedConfig, RunConfig
 from trainer.distribution.detection import find_rendezvous
 from trainer.distribution.exchange import gather
@@ -17,6 +18,7 @@ LIFE_SECONDS = 60
 
 
 def live():
+    listen()
     role, keys = sys.argv[1], json.loads(sys.argv[2])
     config = DistributedConfig(**keys)
     if role == "vanishes":  # between the roll call and JAX's own start

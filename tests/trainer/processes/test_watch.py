@@ -1,4 +1,4 @@
-"""Two processes of which one dies, hangs or leaves: the other ends with 6 and says so.
+"""Two processes of which one dies, hangs or leaves: the other ends too and says so.
 
 No case computes anything; all of them run at the same time.
 """
@@ -34,6 +34,9 @@ CASES = {
     "first frozen": Case(victim=0, signal=signal.SIGSTOP),
     "hangs": Case(victim=1, role="hangs"),
     "leaves": Case(victim=1, role="leaves"),
+    "preempted": Case(victim=1, signal=signal.SIGTERM),
+    "first preempted": Case(victim=0, signal=signal.SIGTERM),
+    "stopped": Case(victim=1, signal=signal.SIGINT),
     "asked": Case(victim=1, other="asks"),
     "vanishes": Case(victim=1, role="vanishes"),
     "first vanishes": Case(victim=0, role="vanishes"),
@@ -65,7 +68,7 @@ def ended(repository, free_port, tmp_path_factory):
                 started[name][case.victim][0].send_signal(case.signal)
         until = time.monotonic() + 45
         for name, case in CASES.items():
-            if case.signal is not None:
+            if case.signal in (signal.SIGKILL, signal.SIGSTOP):
                 processes = [started[name][1 - case.victim][0]]
             else:
                 processes = [process for process, _ in started[name]]
@@ -133,6 +136,15 @@ def test_what_a_process_left_with_is_told(ended):
 @pytest.mark.parametrize("name", ["vanishes", "first vanishes"])
 def test_a_process_that_dies_after_the_roll_call_ends_the_other(ended, name):
     assert ended[name].codes[1 - CASES[name].victim] == 6, ended[name].said
+
+
+@pytest.mark.parametrize("name", ["preempted", "first preempted", "stopped"])
+def test_who_is_told_to_end_takes_the_other_one_along(ended, name):
+    victim = CASES[name].victim
+    code = 130 if name == "stopped" else 83
+    assert ended[name].codes == [code, code], ended[name].said
+    assert f"process {victim} on" in ended[name].said[1 - victim]
+    assert "most recent call first" not in ended[name].said[1 - victim]
 
 
 def test_a_process_that_hangs_ends_both_and_says_where(ended):

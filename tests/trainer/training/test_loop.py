@@ -1,9 +1,6 @@
 """The loop's order of events, with real functions of small numbers."""
 
 import itertools
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -209,20 +206,3 @@ def test_a_loss_that_is_not_finite_ends_the_run_unsaved():
     with pytest.raises(NumericsError, match="nan and 0.5 at step 2"):
         recorder.run(save=2)
     assert recorder.saved == []
-
-
-def test_the_second_signal_ends_at_once(repository):
-    code = (
-        "import os, signal, time\n"
-        "from trainer.training.stop import StopRequest\n"
-        "with StopRequest() as stop:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print(stop.signal.name, flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(30)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=repository
-    )
-    assert done.stdout == "SIGTERM\n"
-    assert done.returncode == -signal.SIGTERM
