@@ -27,16 +27,9 @@ from subjects.random_preset import random_preset  # noqa: E402
 from timeline import Mark, Watcher, phase_of_line, seconds_by_phase  # noqa: E402
 from workload import Workload  # noqa: E402
 
+from tests.benchmarks.invented import MACHINE  # noqa: E402
+
 TOKENS = 1000
-FACTS = {
-    "date": "2026-01-02",
-    "processor": "a processor",
-    "cores": 2,
-    "memory_gb": 4.0,
-    "system": "Linux",
-    "python": "3.11.0",
-    "load_before": 0.1,
-}
 
 
 def result(step_seconds, peak_bytes=10**9):
@@ -125,7 +118,7 @@ def test_random_weights_read_alike_whole_and_in_slices():
 def test_the_page_of_peers_names_shape_machine_and_ratios():
     slow = {"tunix": [result([2.0])], "transformers_peft": [result([4.0])]}
     measured = {256_000: {"ours": [result([1.0])], **slow}}
-    page = peers.report(FACTS, measured, {"remat": "none"})
+    page = peers.report(MACHINE, measured, {"remat": "none"})
     assert "2026-01-02, a processor, 2 cores" in page
     assert "## Vocabulary 256,000" in page
     best, peft = "- over the best peer: 2.00 times", "- over transformers with peft: 4"
@@ -160,7 +153,7 @@ def test_the_page_of_generation_compares_with_each_peer():
         "generate_transformers": [{"failed": "why"}],
     }
     floor = {"step_seconds": [0.02, 0.01, 0.04]}
-    page = generation.report(FACTS, GenerationWorkload(), measured, floor)
+    page = generation.report(MACHINE, GenerationWorkload(), measured, floor)
     assert "| 512 | 512 to 512 |" in page  # 8 x 128 new tokens in 2 seconds
     assert "| 4.0 s |" in page
     assert "| did not run: why |" in page
@@ -252,7 +245,7 @@ def test_a_job_that_fails_ends_the_measurement_with_what_it_said():
 
 def test_the_page_of_the_default_job_has_every_phase_and_the_whole():
     runs = [seconds_by_phase([Mark("start", 2.0), Mark("steps", 5.0)])]
-    page = default_job.report(FACTS, runs, {"`--help`": [0.5, 0.7, 0.6]}, [])
+    page = default_job.report(MACHINE, runs, {"`--help`": [0.5, 0.7, 0.6]}, [])
     assert "| start | 2.0 | interpreter, imports, configuration, preset" in page
     assert "| build |" not in page
     assert "| steps | 3.0 |" in page

@@ -6,7 +6,8 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import compile_time  # noqa: E402
-from test_tpu_programs_report import MACHINE  # noqa: E402
+
+from tests.benchmarks.invented import MACHINE  # noqa: E402
 
 
 def rounds(*seconds):

@@ -9,15 +9,7 @@ sys.path.insert(0, str(FOLDER))
 import loading  # noqa: E402
 import loading_child  # noqa: E402
 
-FACTS = {
-    "date": "2026-01-02",
-    "processor": "a processor",
-    "cores": 2,
-    "memory_gb": 4.0,
-    "system": "Linux",
-    "python": "3.11.0",
-    "load_before": 0.1,
-}
+from tests.benchmarks.invented import MACHINE  # noqa: E402
 
 
 def result(seconds, memory_ratio=1.0):
@@ -40,7 +32,7 @@ def test_ratios_are_of_the_same_round():
 
 
 def test_the_report_has_medians_ranges_and_the_worst_memory():
-    page = loading.report(FACTS, measured(ours=[result(1.0), result(1.0, 1.2)]))
+    page = loading.report(MACHINE, measured(ours=[result(1.0), result(1.0, 1.2)]))
     assert "import and `from_preset` | 1.00 | 1.00 to 1.00 | 1.00 | 0.50 | 1.20 |" in (
         page
     )
@@ -50,7 +42,7 @@ def test_the_report_has_medians_ranges_and_the_worst_memory():
 
 def test_what_did_not_run_says_why():
     failed = [{"failed": "no interpreter"}, result(1.0)]
-    page = loading.report(FACTS, measured(keras_hub=failed))
+    page = loading.report(MACHINE, measured(keras_hub=failed))
     assert "no interpreter" in page
     assert "times as long" not in page
 

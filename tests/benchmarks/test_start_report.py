@@ -5,15 +5,7 @@ import sys
 
 import pytest
 
-FACTS = {
-    "date": "2026-01-01",
-    "processor": "P",
-    "cores": 2,
-    "memory_gb": 8.0,
-    "system": "Linux",
-    "python": "3.11.7",
-    "load_before": 0.5,
-}
+from tests.benchmarks.invented import MACHINE
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +25,7 @@ def test_ratios_are_medians_within_rounds(start):
         {"compiled": 20.0, "kept": 4.0, "keras_hub": 10.0, "other_cores": 0.0},
         {"compiled": 40.0, "kept": 10.0, "keras_hub": 30.0, "other_cores": None},
     ]
-    page = start.report(FACTS, rounds)
+    page = start.report(MACHINE, rounds)
     assert "| the first start, which compiles | 20.0 | 12.0 to 40.0 | 4.0 |" in page
     assert "| the second, with kept programs | 4.0 | 4.0 to 10.0 | 1.0 |" in page
     assert "| KerasHub, its import alone | 10.0 | 8.0 to 30.0 | 2.5 |" in page
@@ -41,5 +33,5 @@ def test_ratios_are_medians_within_rounds(start):
 
 
 def test_a_peer_that_is_not_at_hand_has_no_row(start):
-    page = start.report(FACTS, [{"compiled": 12.0, "kept": 4.0, "other_cores": None}])
+    page = start.report(MACHINE, [{"compiled": 12.0, "kept": 4.0, "other_cores": None}])
     assert "KerasHub" not in page and "Other work" not in page

@@ -9,15 +9,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import tpu_programs  # noqa: E402
 
-MACHINE = {
-    "date": "2026-01-02",
-    "processor": "a processor",
-    "cores": 2,
-    "memory_gb": 8.0,
-    "system": "Linux",
-    "python": "3.11.9",
-    "load_before": 0.5,
-}
+from tests.benchmarks.invented import MACHINE  # noqa: E402
+
 TOOK = {
     "mesh": "1x8",
     "compile_seconds": 61.4,

@@ -10,9 +10,9 @@ FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER))
 
 import wordnet_270m  # noqa: E402
-from test_benchmark_reports import FACTS  # noqa: E402
 from wordnet_rows import SEQUENCE_LENGTH, write_rows  # noqa: E402
 
+from tests.benchmarks.invented import MACHINE  # noqa: E402
 from trainer.__main__ import compose  # noqa: E402
 
 
@@ -40,7 +40,7 @@ def test_the_page_has_medians_losses_and_who_did_not_run():
         for s in (2.0, 4.0, 8.0)
     ]
     measured = {"unpacked": ours, "trl": [{"failed": "no module"}]}
-    page = wordnet_270m.report(FACTS, measured, 35, ["trainer.remat=none"])
+    page = wordnet_270m.report(MACHINE, measured, 35, ["trainer.remat=none"])
     row = next(line for line in page.splitlines() if "8 rows a step |" in line)
     assert row.split(" | ")[1:4] == ["53.33", "78.00 (39.00 to 156.00)", "2.00 GB"]
     assert row.split(" | ")[4:] == ["2.000", "2.500", "90 s |"]
