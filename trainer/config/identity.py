@@ -37,6 +37,7 @@ _UNDECIDING = (
     "trainer.compilation_cache",
     "trainer.eval_every_steps",
     "trainer.log_every_steps",
+    "trainer.max_skipped_steps",
     "trainer.profile",
     "trainer.sample_prompts",
 )

@@ -80,6 +80,7 @@ _AT_LEAST = {
     "trainer.log_every_steps": 1,
     "trainer.loss_chunk_tokens": 1,
     "trainer.z_loss": 0,
+    "trainer.max_skipped_steps": 1,
     "trainer.sample_prompts": 0,
     "checkpoint.every_steps": 1,
     "checkpoint.keep_last": 1,
@@ -98,6 +99,7 @@ _ABOVE_ZERO = (
     "optimizer.learning_rate",
     "optimizer.epsilon",
     "optimizer.clip_norm",
+    "trainer.skip_spikes",
 )
 _BELOW_ONE = (
     "lora.dropout",

@@ -40,6 +40,12 @@ class TrainerConfig:
     label_smoothing: float = 0.0
     """Share of the target that training spreads evenly over the vocabulary;
     `train/loss` and evaluation leave it out."""
+    max_skipped_steps: int = 10
+    """Steps in a row whose loss or gradient is not finite, or a spike, at which a run
+    ends with exit code 8. None of them changes anything; their rows are recorded."""
+    skip_spikes: float | None = None
+    """Skip a step, too, whose loss or gradient norm is so many standard deviations
+    above the mean of the last 128 updates, such as 6; null never does."""
     sample_prompts: int = 3
     """Held-out prompts that are answered before and after training."""
     profile: str | None = None

@@ -58,6 +58,8 @@ class Step(NamedTuple):
     batch: Batch
     position: Position
     facts: BatchFacts
+    row_numbers: tuple[int, ...]
+    """Rows of the data that it has pieces of, in its order."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,12 +98,15 @@ class TrainingStream:
         """
         start = start or Position()
         wanted: list[Sequence[Piece | Outline]] = []
-        for sequence, position in self._sequences(start):
+        numbers: list[int] = []
+        for sequence, of_sequence, position in self._sequences(start):
             wanted.append(sequence)
+            numbers += of_sequence
             if len(wanted) < self.global_batch_size:
                 continue
-            yield Step(self._build(wanted, rows), position, measure(wanted))
-            wanted = []
+            batch, facts = self._build(wanted, rows), measure(wanted)
+            yield Step(batch, position, facts, tuple(numbers))
+            wanted, numbers = [], []
 
     def window_rows(self, epoch: int, window: int) -> np.ndarray:
         """Return the numbers of the rows in a window of an epoch, in order."""
@@ -113,8 +118,8 @@ class TrainingStream:
 
     def _sequences(
         self, start: Position
-    ) -> Iterator[tuple[Sequence[Piece | Outline], Position]]:
-        """Yield sequences from `start` on, with the position after each."""
+    ) -> Iterator[tuple[Sequence[Piece | Outline], list[int], Position]]:
+        """Yield sequences from `start` on, with their rows and the position after."""
         per_epoch = self.windows_per_epoch
         first = start.epoch * per_epoch + start.window
         windows = (
@@ -136,6 +141,7 @@ class TrainingStream:
                     raise _nothing_to_learn(len(self.rows))
                 epoch, window = divmod(number, per_epoch)
                 following = divmod(number + 1, per_epoch)
+                of_window = self.window_rows(epoch, window)
                 for at in range(offset, len(sequences)):
                     if at + 1 < len(sequences):
                         after = Position.at(epoch=epoch, window=window, offset=at + 1)
@@ -143,7 +149,7 @@ class TrainingStream:
                         after = Position.at(
                             epoch=following[0], window=following[1], offset=0
                         )
-                    yield sequences[at], after
+                    yield sequences[at], row_numbers(sequences[at], of_window), after
                 offset = 0
         finally:
             iterator.close()
@@ -198,6 +204,22 @@ def measure(sequences: Sequences | Outlines) -> BatchFacts:
         lengths=tuple(piece.length for piece in pieces),
         loss_tokens=sum(piece.loss_tokens for piece in pieces),
     )
+
+
+def row_numbers(
+    sequence: Sequence[Piece | Outline], of_window: np.ndarray
+) -> list[int]:
+    """Return the number in the data of each piece's row.
+
+    Args:
+        sequence: Of pieces, which know the place of their row in the window, or of
+            outlines, which know the number.
+        of_window: Numbers of the window's rows.
+    """
+    return [
+        piece.row if isinstance(piece, Outline) else int(of_window[piece.row])
+        for piece in sequence
+    ]
 
 
 def select(sequences: Sequences | Outlines, rows: Rows | None) -> Sequences | Outlines:

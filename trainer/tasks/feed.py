@@ -39,4 +39,5 @@ def placed_batches(
             position=dataclasses.asdict(step.position),
             rows=step.facts.rows,
             lengths=step.facts.lengths,
+            row_numbers=step.row_numbers,
         )

@@ -94,6 +94,7 @@ def build_step(parts: Assembly, optimizer: StackedOptimizer) -> Step:
         dropout_seed=config.seed if config.lora.dropout else None,
         state_shardings=state_shardings(model, optimizer),
         replicated=model.placement.replicated(),
+        skip_spikes=config.trainer.skip_spikes,
     )
 
 

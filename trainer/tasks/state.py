@@ -12,6 +12,7 @@ from trainer.checkpoint import Store
 from trainer.model.assemble import Model, split
 from trainer.model.state import Arrays
 from trainer.tasks.session import Assembly
+from trainer.training.guard import recent_slots
 from trainer.training.optimizer import StackedOptimizer, averaged_weights
 from trainer.training.schedule import Schedule
 from trainer.training.step import TrainState
@@ -35,6 +36,7 @@ def build_optimizer(parts: Assembly) -> StackedOptimizer:
         shardings=model.shardings(model.trainable),
         replicated=model.placement.replicated(),
         build_abstract=build_abstract,
+        beside=recent_slots() if config.trainer.skip_spikes else None,
     )
 
 

@@ -37,6 +37,7 @@ from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.samples import Samples, samples_so_far
 from trainer.tasks.session import Session, build_session
 from trainer.tasks.sharing import held_by_primary
+from trainer.tasks.skipping import check_finite, tell_skipped
 from trainer.tasks.state import (
     build_optimizer,
     restore_state,
@@ -46,7 +47,14 @@ from trainer.tasks.state import (
 from trainer.tasks.stopping import end_stopped, keeping
 from trainer.tasks.trackers import open_trackers
 from trainer.tracking import Sample, Tracker
-from trainer.training.loop import Hooks, Outcome, Progress, Rhythm, train
+from trainer.training.loop import (
+    Hooks,
+    Outcome,
+    Progress,
+    Rhythm,
+    SkippedStep,
+    train,
+)
 from trainer.training.step import TrainState
 from trainer.training.stop import StopRequest
 
@@ -220,6 +228,7 @@ class Run:
             eval_every_steps=config.trainer.eval_every_steps if self.evaluator else 0,
             log_every_steps=config.trainer.log_every_steps,
             checkpoint_every_steps=config.checkpoint.every_steps,
+            max_skipped_steps=config.trainer.max_skipped_steps,
             recorded=parse_profile(
                 config.trainer.profile, num_train_steps=config.trainer.num_train_steps
             ),
@@ -247,6 +256,7 @@ class Run:
                 log=log,
                 evaluate=evaluate,
                 save=self._save,
+                skipped=self._tell_skipped,
                 start_recording=recording.start,
                 stop_recording=recording.stop,
             )
@@ -275,7 +285,12 @@ class Run:
         compile_ahead(programs, tell=self.tracker.event, say=self.screen.line)
         return step
 
+    def _tell_skipped(self, skipped: SkippedStep) -> None:
+        rows = self.data.train.rows
+        tell_skipped(skipped, rows, tracker=self.tracker, screen=self.screen)
+
     def _save(self, state: TrainState, progress: Progress, loss: float | None) -> None:
+        check_finite(state, step=progress.step, kept=self.store.latest())
         keep(self.store, state, progress, loss=loss, facts=self._facts)
         self.tracker.event("checkpoint", {"step": progress.step})
         self.tracker.flush()

@@ -32,7 +32,9 @@ AVERAGE = "average"
 class StackedOptimizer:
     """One optimizer over the trained arrays.
 
-    Slots are a flat dict: `iteration`, and for every weight `<slot>/<path>`.
+    Slots are a flat dict: `iteration`, and for every weight `<slot>/<path>`. Those
+    `beside` them belong to no weight, are the same on all devices, and are changed by
+    whoever asked for them: no update does.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class StackedOptimizer:
         shardings: Mapping[str, NamedSharding],
         replicated: NamedSharding,
         build_abstract: BuildAbstract,
+        beside: Mapping[str, jax.ShapeDtypeStruct] | None = None,
     ) -> None:
         self._name, self._paths = config.name, list(trained)
         self._schedule = schedule
@@ -62,17 +65,19 @@ class StackedOptimizer:
             for path, array in trained.items():
                 slot = Slot(AVERAGE, path, tuple(array.shape), array.dtype.name)
                 self._slots[f"{AVERAGE}/{path}"] = slot
-        self.shardings = {ITERATION: replicated} | {
+        self._beside = {ITERATION: jax.ShapeDtypeStruct((), "int32"), **(beside or {})}
+        self.shardings = dict.fromkeys(self._beside, replicated) | {
             name: _slot_sharding(slot, shardings[slot.path])
             for name, slot in self._slots.items()
         }
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Return shape, dtype and sharding of every slot."""
-        plain = {name: (slot.shape, slot.dtype) for name, slot in self._slots.items()}
         return {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.shardings[name])
-            for name, (shape, dtype) in {ITERATION: ((), "int32"), **plain}.items()
+            name: jax.ShapeDtypeStruct(
+                slot.shape, slot.dtype, sharding=self.shardings[name]
+            )
+            for name, slot in {**self._beside, **self._slots}.items()
         }
 
     def initial_slots(self) -> Arrays:
@@ -145,16 +150,18 @@ def averaged_weights(weights: Arrays, slots: Arrays) -> Arrays:
     return {path: slots[name] for path, name in averages.items()}
 
 
-def clip_by_global_norm(
-    gradients: Arrays, clip_norm: float | None
-) -> tuple[Arrays, jax.Array]:
-    """Scale gradients to a global norm of at most `clip_norm`; return the norm too."""
+def global_norm(gradients: Arrays) -> jax.Array:
+    """Return the norm of all gradients together, float32."""
     squares = [jnp.sum(jnp.square(g.astype("float32"))) for g in gradients.values()]
-    norm = jnp.sqrt(jnp.sum(jnp.stack(squares)))
+    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
+
+
+def clip_by_norm(gradients: Arrays, norm: jax.Array, clip_norm: float | None) -> Arrays:
+    """Scale gradients of a global norm to one of at most `clip_norm`; None never."""
     if clip_norm is None:
-        return gradients, norm
+        return gradients
     scale = jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-12))
-    return {path: g * scale.astype(g.dtype) for path, g in gradients.items()}, norm
+    return {path: g * scale.astype(g.dtype) for path, g in gradients.items()}
 
 
 def _apart(

@@ -2,7 +2,8 @@
 
 Turns state and a batch of microbatches into the next state and a few sums. Gradients
 and counts are added over microbatches and divided once, so that accumulation and data
-parallelism give the gradient of one big batch whatever the lengths.
+parallelism give the gradient of one big batch whatever the lengths. A step whose loss
+or gradient is not finite gives back its state, bit for bit: the devices decide it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from trainer.distribution.rows import place_sequences
-from trainer.training.optimizer import StackedOptimizer, clip_by_global_norm
+from trainer.training import guard
+from trainer.training.optimizer import StackedOptimizer, clip_by_norm, global_norm
 from trainer.training.update_group import Arrays
 
 Key = jax.Array | None
@@ -33,9 +35,10 @@ class TrainState(NamedTuple):
 
 
 class StepSums(NamedTuple):
-    """What a step tells, each a float32 scalar on the devices.
+    """What a step tells, each a scalar on the devices, float32 or bool.
 
     `loss_sum` is of the plain cross-entropy, `minimised_sum` of what is minimised.
+    Unless `is_applied`, the state is that of before, its count of updates included.
     """
 
     loss_sum: jax.Array
@@ -43,6 +46,7 @@ class StepSums(NamedTuple):
     loss_tokens: jax.Array
     grad_norm: jax.Array
     learning_rate: jax.Array
+    is_applied: jax.Array
 
 
 def build_train_step(
@@ -53,6 +57,7 @@ def build_train_step(
     dropout_seed: int | None,
     state_shardings: TrainState,
     replicated: NamedSharding,
+    skip_spikes: float | None = None,
 ) -> Callable[[TrainState, Arrays, Arrays], tuple[TrainState, StepSums]]:
     """Return the step (state, frozen, batch) -> (state, sums); it compiles once.
 
@@ -66,23 +71,41 @@ def build_train_step(
         dropout_seed: Of the run's dropout; None drops nothing.
         state_shardings: Where the state lies, before and after.
         replicated: Where the sums lie.
+        skip_spikes: Standard deviations above the mean of the last updates beyond
+            which a loss or a gradient norm is a spike, and its step not applied; the
+            state has `guard.recent_slots` then. None applies all that are finite.
     """
 
     def step(
         state: TrainState, frozen: Arrays, batch: Arrays
     ) -> tuple[TrainState, StepSums]:
         key = _dropout_key(dropout_seed, state.slots["iteration"])
-        sums, gradients = _accumulate(loss, state.trainable, frozen, batch, key)
+        (minimised, plain), gradients = _accumulate(
+            loss, state.trainable, frozen, batch, key
+        )
         count = batch["loss_mask"].sum(dtype="float32")
         # a batch without any loss has zero gradients, not 0 / 0
         divisor = jnp.maximum(count, 1.0)
-        mean = {p: g / divisor.astype(g.dtype) for p, g in gradients.items()}
-        clipped, norm = clip_by_global_norm(mean, clip_norm)
+        norm = global_norm(_divided(gradients, divisor))
         rate = optimizer.learning_rate(state.slots)
-        trainable, slots = optimizer.apply(clipped, state.trainable, state.slots)
-        minimised, plain = sums
-        told = StepSums(plain, minimised, count, norm, rate)
-        return TrainState(trainable, slots), told
+        numbers = {guard.LOSS: plain / divisor, guard.GRAD_NORM: norm}
+        is_applied = guard.is_finite(minimised, plain, norm)
+        if skip_spikes is not None:
+            is_applied &= guard.is_usual(numbers, state.slots, deviations=skip_spikes)
+
+        def updated(gradients: Arrays, state: TrainState) -> TrainState:
+            mean = clip_by_norm(_divided(gradients, divisor), norm, clip_norm)
+            weights, slots = optimizer.apply(mean, state.trainable, state.slots)
+            if skip_spikes is not None:
+                slots |= guard.remember(numbers, state.slots)
+            return TrainState(weights, slots)
+
+        def unchanged(gradients: Arrays, state: TrainState) -> TrainState:
+            return state
+
+        # a branch, not a choice of each array: the update's arithmetic stays as it is
+        after = jax.lax.cond(is_applied, updated, unchanged, gradients, state)
+        return after, StepSums(plain, minimised, count, norm, rate, is_applied)
 
     told = StepSums(*[replicated] * len(StepSums._fields))
     return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, told))
@@ -134,6 +157,10 @@ def _accumulate(
     zero = jnp.zeros((), "float32")
     zeros = ((zero, zero), jax.tree.map(jnp.zeros_like, trainable))
     return jax.lax.scan(body, zeros, (jnp.arange(count), batch))[0]
+
+
+def _divided(gradients: Arrays, divisor: jax.Array) -> Arrays:
+    return {path: g / divisor.astype(g.dtype) for path, g in gradients.items()}
 
 
 def _dropout_key(seed: int | None, iteration: jax.Array) -> Key:

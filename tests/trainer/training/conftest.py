@@ -9,10 +9,12 @@ import pytest
 from gemma.abstract import build_abstract
 from gemma.lora import lora_settings
 from gemma.presets import open_preset
+from tests.trainer.training.planting import poison
 from trainer.config.schema import OptimizerConfig
 from trainer.distribution.mesh import build_mesh
 from trainer.model.assemble import build_model, initial_arrays, split
 from trainer.model.objective import EMBEDDING, training_loss
+from trainer.training.guard import recent_slots
 from trainer.training.optimizer import StackedOptimizer
 from trainer.training.schedule import Schedule
 from trainer.training.step import TrainState, build_train_step, place_batch
@@ -49,6 +51,7 @@ def make_trainee(
     dropout=0.0,
     terms=None,
     train_embedding=False,
+    skip_spikes=None,
     **lora,
 ):
     mesh = build_mesh(shape, jax.devices()[: shape[0] * shape[1]])
@@ -70,6 +73,7 @@ def make_trainee(
         shardings=shardings,
         replicated=model.placement.replicated(),
         build_abstract=build_abstract,
+        beside=recent_slots() if skip_spikes else None,
     )
     step = build_train_step(
         training_loss(model, remat="block", chunk_tokens=16, **(terms or {})),
@@ -78,6 +82,7 @@ def make_trainee(
         dropout_seed=0 if dropout else None,
         state_shardings=TrainState(shardings, stacked_optimizer.shardings),
         replicated=model.placement.replicated(),
+        skip_spikes=skip_spikes,
     )
     state = TrainState(trainable, stacked_optimizer.initial_slots())
     return Trainee(model, state, frozen, step, mesh)
@@ -110,10 +115,14 @@ def golden_preset(repository):
 
 
 @pytest.fixture(scope="session")
-def trainee(golden_preset, repository):
+def trainee(golden_preset, repository, tmp_path_factory):
     """Return a function that makes a trainee of a family on a mesh."""
     gemma3 = open_preset(str(repository / "tests/golden/keras_hub/gemma3"))
-    presets = {"gemma2": golden_preset, "gemma3": gemma3}
+    spoiled = tmp_path_factory.mktemp("presets") / "poisoned"
+    poisoned = open_preset(
+        str(poison(repository / "tests/golden/keras_hub/gemma2", spoiled))
+    )
+    presets = {"gemma2": golden_preset, "gemma3": gemma3, "poisoned": poisoned}
 
     def make(shape=(1, 1), *, family="gemma2", **settings):
         return make_trainee(presets[family], shape, **settings)

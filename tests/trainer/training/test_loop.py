@@ -17,19 +17,23 @@ IDS = np.zeros((1, 1, 8), "int32")
 class Recorder:
     """Writes down what the loop asks for; the state is the number of steps."""
 
-    def __init__(self, *, stop_at=None, bad_at=None, minimised=None):
+    def __init__(self, *, stop_at=None, bad=(), minimised=None):
         self.logged, self.evaluated, self.saved = {}, [], []
+        self.skipped, self.tried = [], 0
         self.events = []
         self.seconds_off = 0.0
         self._minimised = minimised
-        self.stop, self._stop_at, self._bad_at = StopRequest(), stop_at, bad_at
+        self.stop, self._stop_at, self._bad = StopRequest(), stop_at, bad
 
     def step(self, state, frozen, batch):
         if state + 1 == self._stop_at:
             self.stop.signal = 2
         self.events.append(f"step {state + 1}")
-        loss = np.nan if state + 1 == self._bad_at else 6.0
-        return state + 1, StepSums(loss, self._minimised or loss, 3.0, 0.5, 0.1)
+        self.tried += 1
+        is_good = self.tried not in self._bad
+        loss = 6.0 if is_good else np.nan
+        sums = StepSums(loss, self._minimised or loss, 3.0, 0.5, 0.1, is_good)
+        return state + is_good, sums
 
     def batches(self, start=0):
         place = start
@@ -50,7 +54,9 @@ class Recorder:
         self.seconds_off += 1000.0
         self.events.append(what)
 
-    def run(self, *, steps=5, start=0, evaluate=2, save=2, log=1, recorded=None):
+    def run(
+        self, *, steps=5, start=0, evaluate=2, save=2, log=1, recorded=None, most=3
+    ):
         return train(
             start,
             {},
@@ -62,6 +68,7 @@ class Recorder:
                 eval_every_steps=evaluate,
                 log_every_steps=log,
                 checkpoint_every_steps=save,
+                max_skipped_steps=most,
                 recorded=recorded,
             ),
             hooks=Hooks(
@@ -72,6 +79,7 @@ class Recorder:
                     (state, progress.step, progress.position, loss)
                 ),
                 start_recording=lambda state: self.note(f"start at {state}"),
+                skipped=self.skipped.append,
                 stop_recording=lambda: self.note("stop"),
             ),
             stop=self.stop,
@@ -201,8 +209,65 @@ def test_a_finished_run_trains_nothing():
     assert recorder.evaluated == []
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_unsaved():
-    recorder = Recorder(bad_at=2)
-    with pytest.raises(NumericsError, match="nan and 0.5 at step 2"):
-        recorder.run(save=2)
+@pytest.mark.parametrize("bad", [(1,), (3,), (4, 5), (2, 4, 6), (8, 9)])
+def test_a_skipped_step_is_tried_again_with_the_next_batch(bad):
+    """Whether it is read late, or at once because something was due."""
+    recorder = Recorder(bad=bad)
+    outcome = recorder.run(steps=7)
+    good = [n for n in range(1, 11) if n not in bad][:7]
+    assert outcome.state == outcome.progress.step == 7
+    assert outcome.progress.position == good[-1]
+    assert outcome.progress.rows_seen == 14
+    skipped = [n for n in bad if n < good[-1]]
+    assert [s.batch.position for s in recorder.skipped] == skipped
+    assert [s.step for s in recorder.skipped] == [
+        1 + sum(n < place for n in good) for place in skipped
+    ]
+    assert outcome.progress.skipped_steps == len(skipped)
+    assert recorder.evaluated == [0, 2, 4, 6, 7]
+    places = [(step, good[step - 1]) for step in (2, 4, 6, 7)]
+    assert [(step, place) for step, _, place, _ in recorder.saved] == places
+    assert recorder.logged[7]["train/skipped_steps"] == len(skipped)
+
+
+def test_what_is_saved_of_a_step_does_not_know_what_was_skipped_after_it():
+    recorder = Recorder(bad=(3, 4), stop_at=3)
+    outcome = recorder.run(evaluate=0, save=0)
+    assert outcome.was_stopped
+    assert recorder.saved == [(2, 2, 2, None)]
+    assert outcome.progress == Progress(step=2, position=2, rows_seen=4, tokens_seen=10)
+
+
+@pytest.mark.parametrize("start", [3, 4, 5])
+def test_too_many_skipped_in_a_row_end_the_run_with_the_last_update_saved(start):
+    recorder = Recorder(bad=range(start, 20))
+    with pytest.raises(NumericsError, match=f"nan and 0.5 at step {start}, 3 in a row"):
+        recorder.run(steps=9)
+    assert recorder.saved[-1][:3] == (start - 1,) * 3
+    assert [s.in_a_row for s in recorder.skipped] == [1, 2, 3]
+    assert recorder.tried == start + 2
+
+
+def test_the_first_skipped_step_may_be_too_many():
+    """The step under way is finished: it is an update, and is saved as such."""
+    recorder = Recorder(bad=(3,))
+    with pytest.raises(NumericsError, match="at step 3, 1 in a row"):
+        recorder.run(steps=9, most=1)
+    assert recorder.saved[-1][:3] == (3, 3, 4)
+
+
+def test_a_run_that_never_updates_has_nothing_to_save():
+    recorder = Recorder(bad=range(9))
+    with pytest.raises(NumericsError, match="none is kept yet"):
+        recorder.run()
     assert recorder.saved == []
+
+
+def test_a_profile_of_a_skipped_step_begins_and_ends_once():
+    recorder = Recorder(bad=(2, 3, 4))
+    recorder.run(steps=4, evaluate=0, save=0, recorded=(2, 3), most=9)
+    events = [event for event in recorder.events if "st" in event[:2]]
+    assert events == [
+        *("step 1", "start at 1", "step 2", "step 2", "step 2", "step 2"),
+        *("step 3", "stop", "step 4"),
+    ]
