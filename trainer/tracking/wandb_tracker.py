@@ -71,11 +71,6 @@ class WandbTracker:
             self._use(item)
         say(self._where())
 
-    @property
-    def run_id(self) -> str:
-        """Return W&B's id of the run."""
-        return self._id
-
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Send named numbers of a step; it returns before they are there."""
         self._run.log({**_numbers(values), "step": int(step)})
