@@ -12,7 +12,6 @@ from gemma.lora import PROJECTIONS
 from gemma.stacked import Stacked
 from gemma.stacked.remat import CHOICES, checkpointing
 from gemma.stacked.tree import stack_values
-from trainer.config.limits import CHOICES as LIMITS
 
 X = jnp.ones((3, 12, 32))
 SAME = 1e-5  # float32 on a CPU, sums in another order
@@ -99,11 +98,10 @@ def test_offload_keeps_the_inputs_of_blocks_in_host_memory(model, batch):
     assert moved == {"3,12,32", "2,3,12,32"}  # one, and those of both scan steps
 
 
-def test_names_are_those_of_projections_and_of_the_configuration(model, batch):
+def test_names_are_those_of_projections(model, batch):
     stacked, weights = model
     text = str(jax.make_jaxpr(stacked.hidden)(weights, batch["token_ids"]))
     assert all(f"name[name={name}]" in text for name in (*PROJECTIONS, "block_input"))
-    assert LIMITS["trainer.remat"] == CHOICES
 
 
 def test_an_unknown_choice_is_refused(model, batch):

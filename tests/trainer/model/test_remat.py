@@ -5,8 +5,10 @@ import math
 import jax
 import pytest
 
+from gemma.stacked.remat import CHOICES as KEPT
 from trainer.__main__ import compose
 from trainer.config.errors import ConfigError
+from trainer.config.limits import CHOICES
 from trainer.tasks.planning.memory_plan import memory_plan
 from trainer.tasks.session import assemble
 
@@ -21,6 +23,10 @@ def planned(*words):
     return memory_plan(
         parts.config, parts.model.preset.config, parts.model.lora, platform="cpu"
     )
+
+
+def test_the_key_knows_what_the_library_can_keep():
+    assert CHOICES["trainer.remat"] == ("auto", *KEPT)
 
 
 def test_auto_keeps_products_where_the_estimate_leaves_a_fifth():
