@@ -18,7 +18,7 @@ from trainer.config.mesh_shape import auto_shapes, parse_shape
 from trainer.config.schema import RunConfig
 from trainer.config.spelling import listing, nearest
 
-Platform = Literal["tpu", "cpu", "cuda"]
+Platform = Literal["tpu", "cpu", "gpu"]
 
 _SQUARES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 _SMALL_CUBES = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
@@ -69,7 +69,7 @@ class Topology:
         """The platform that JAX would name."""
         if self.chip == "cpu":
             return "cpu"
-        return "tpu" if self.chip in TPU_SHAPES else "cuda"
+        return "tpu" if self.chip in TPU_SHAPES else "gpu"
 
     @property
     def devices(self) -> int:

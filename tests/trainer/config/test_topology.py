@@ -26,8 +26,8 @@ from trainer.config.topology import (
         ("v5e", "v5e", (1, 1), 1, "tpu"),
         ("cpu:8", "cpu", (8,), 8, "cpu"),
         ("cpu", "cpu", (1,), 1, "cpu"),
-        ("h100:8", "h100", (8,), 8, "cuda"),
-        ("a100-80gb:16", "a100-80gb", (16,), 16, "cuda"),
+        ("h100:8", "h100", (8,), 8, "gpu"),
+        ("a100-80gb:16", "a100-80gb", (16,), 16, "gpu"),
     ],
 )
 def test_a_topology_is_a_chip_and_a_count(text, chip, shape, devices, platform):

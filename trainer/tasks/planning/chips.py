@@ -23,9 +23,8 @@ from trainer.distribution.mesh import usable_bytes
 GIB = 2**30
 _USABLE_GIB = {"v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
 """What libtpu 0.0.42's compiler says that a program may use of each chip."""
-_CUDA_SHARE = (
-    0.75  # JAX's allocator takes so much unless XLA_PYTHON_CLIENT_MEM_FRACTION
-)
+_GPU_SHARE = 0.75
+"""What JAX's allocator takes, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
 _TPU_OPTIONS: dict[str, dict[str, object]] = {
     "v4": {"chip_config_name": "megacore"},  # two cores of a chip as one device
 }
@@ -66,7 +65,7 @@ def target_of(topology: Topology | None) -> Target:
         return _here()
     if topology.platform == "cpu":
         return _simulated(topology)
-    if topology.platform == "cuda":
+    if topology.platform == "gpu":
         return undescribed(topology)
     if importlib.util.find_spec("libtpu") is None:
         return undescribed(topology)
@@ -81,7 +80,7 @@ def undescribed(topology: Topology) -> Target:
         usable = _USABLE_GIB[topology.chip] * GIB
         reason = 'no libtpu here to compile with: pip install "gemma-trainer[plan]"'
     else:
-        usable = CHIPS[topology.chip].memory_bytes * _CUDA_SHARE
+        usable = CHIPS[topology.chip].memory_bytes * _GPU_SHARE
         reason = "NVIDIA chips that are not here are planned by estimate"
     return Target(
         name=str(topology),
@@ -98,11 +97,10 @@ def undescribed(topology: Topology) -> Target:
 def _here() -> Target:
     devices = jax.devices()
     first = devices[0]
-    platform: Platform = "cuda" if first.platform == "gpu" else first.platform
     known = chip_of(first.device_kind)
     return Target(
         name=f"{known.name if known else first.device_kind}:{len(devices)}, here",
-        platform=platform,
+        platform=first.platform,
         num_devices=len(devices),
         bytes_per_device=usable_bytes(devices),
         devices=devices,

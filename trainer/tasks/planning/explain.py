@@ -31,7 +31,7 @@ def explain_memory(
     """
     target = Target(
         name=f"{platform}:{num_devices}",
-        platform="cuda" if platform == "gpu" else platform,
+        platform=platform,
         num_devices=num_devices,
         bytes_per_device=bytes_per_device,
         devices=None,

@@ -35,14 +35,13 @@ def memory_plan(
         config: What would be trained.
         dimensions: Of its preset.
         lora: Its adapters; None where all weights are trained.
-        platform: `cpu`, `gpu` (or `cuda`) or `tpu`, whose kernels differ.
+        platform: `cpu`, `gpu` or `tpu`, whose kernels differ.
         largest_fused_head_dim: Of cuDNN's attention there.
 
     Raises:
         ConfigError: `trainer.attention` cannot run there.
     """
-    name = "gpu" if platform == "cuda" else platform
-    target = Target(name, largest_fused_head_dim)
+    target = Target(platform, largest_fused_head_dim)
     trainer, preset = config.trainer, config.preset
     quantize = None if preset.quantize == "none" else preset.quantize
     only_adapters = lora is not None or quantize is not None

@@ -44,7 +44,7 @@ def test_the_state_is_that_of_the_real_step_to_the_byte(words, mesh):
 def test_attention_that_chips_cannot_run_is_refused():
     config = compose(["trainer.attention=splash", "preset.dtype=bfloat16"])
     with pytest.raises(ConfigError, match="trainer.attention"):
-        memory_plan(config, TINY, None, platform="cuda")
+        memory_plan(config, TINY, None, platform="gpu")
 
 
 def test_scores_of_an_accelerator_are_a_larger_block_than_a_cpus():
@@ -60,7 +60,7 @@ def test_scores_of_an_accelerator_are_a_larger_block_than_a_cpus():
 
 
 @pytest.mark.parametrize(
-    ("platform", "path"), [("tpu", "splash"), ("cpu", "blocked"), ("cuda", "blocked")]
+    ("platform", "path"), [("tpu", "splash"), ("cpu", "blocked"), ("gpu", "blocked")]
 )
 def test_attention_is_what_the_chips_have(platform, path):
     config = compose(["preset.dtype=bfloat16"])
