@@ -22,6 +22,15 @@ from gemma.stacked import Constraints, StackedVariable
 from trainer.distribution.mesh import AXES
 
 BATCH, MODEL = AXES
+LANES = 128
+"""Numbers of a row that a TPU stores together.
+
+A table whose parts have another width is stored transposed there, and its rows are
+looked up in one that is not. Gathered at once, both stand in memory; so a large one is
+gathered a block of rows at a time.
+"""
+FEW_ROWS = 65_536  # on a device: what stands twice is small beside the rest
+BLOCK_ROWS = 8192
 
 Constraint = Callable[[jax.Array], jax.Array]
 
@@ -65,7 +74,7 @@ class Placement:
             activation=self._between,
             enter=_there_and_back(self._within, self._between),
             leave=_there_and_back(self._between, self._within),
-            embedding=self._constrain(self._embedding_spec(tree)),
+            embedding=self._embedding(tree),
             looked_up=self._within,
             weight=constrain_weight,
         )
@@ -88,13 +97,36 @@ class Placement:
         sharding = NamedSharding(self.mesh, spec)
         return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
-    def _embedding_spec(self, tree: dict[str, StackedVariable]) -> PartitionSpec:
+    def _embedding(self, tree: dict[str, StackedVariable]) -> Constraint:
+        """Make an embedding whole over `batch`; `model` keeps splitting it."""
         whole = tree.get("token_embedding/embeddings")
         if whole is None:  # integers and scales have only their rows in common
             rows = next(v for p, v in tree.items() if p.startswith("token_embedding/"))
-            return PartitionSpec(MODEL if self.spec(rows)[0] == MODEL else None)
+            axis = MODEL if self.spec(rows)[0] == MODEL else None
+            return self._constrain(PartitionSpec(axis))
         axes = self.spec(whole)
-        return PartitionSpec(*(axis if axis == MODEL else None for axis in axes))
+        kept = PartitionSpec(*(axis if axis == MODEL else None for axis in axes))
+        at_once = self._constrain(kept)
+        width = whole.shape[1] // self.mesh.shape[BATCH]
+        rows_each = whole.shape[0] // (self.mesh.shape[MODEL] if kept[0] else 1)
+        if axes[1] != BATCH or width % LANES == 0 or rows_each <= FEW_ROWS:
+            return at_once
+        return self._in_blocks(kept, rows_each)
+
+    def _in_blocks(self, kept: PartitionSpec, rows: int) -> Constraint:
+        """Return what gathers a table some rows at a time, of `rows` on each device."""
+        sizes = [n for n in range(LANES, BLOCK_ROWS + 1, LANES) if rows % n == 0]
+        size = max(sizes, default=rows)
+        split = self._constrain(PartitionSpec(None, kept[0], None, BATCH))
+        gather = self._constrain(PartitionSpec(kept[0]))
+        at_once = self._constrain(kept)
+
+        def in_blocks(table: jax.Array) -> jax.Array:
+            blocks = table.reshape(-1, rows // size, size, table.shape[1])
+            gathered = jax.lax.map(gather, split(blocks.swapaxes(0, 1)))
+            return at_once(gathered.swapaxes(0, 1).reshape(table.shape))
+
+        return in_blocks
 
     def _gathered(self, variable: StackedVariable) -> NamedSharding:
         """Sharding of one layer's weight while it computes: whole over `batch`.

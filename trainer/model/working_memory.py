@@ -14,9 +14,9 @@ from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.layout.listing import ITEM_BYTES
 from gemma.stacked.tree import stacks
+from trainer.model.placement import FEW_ROWS, LANES
 
 FLOAT32 = 4
-LANES = 128
 LARGEST_TILE = 2048  # of the vocabulary: trainer.model.vocabulary_tiles
 FRAGMENTS = 1.33
 """What a compiler's heap takes for each byte that is live at its fullest."""
@@ -126,15 +126,17 @@ def _gathered_table(work: Work) -> int:
     """Return the bytes of the embedding where its other dim is split over `batch`.
 
     A TPU stores rows of 128 numbers: parts of other sizes are gathered transposed, and
-    the whole is copied.
+    the whole is copied; of a large table its own part is, twice.
     """
     batch, model = work.layout.mesh_shape
     config = work.config
     if batch == 1:
         return 0
     entries = work._each(config.vocabulary_size)
-    copies = 2 if config.hidden_dim // batch % LANES else 1
-    return copies * entries * config.hidden_dim * work.item_bytes
+    whole = entries * config.hidden_dim * work.item_bytes
+    if config.hidden_dim // batch % LANES == 0:
+        return whole
+    return 2 * whole if entries <= FEW_ROWS else whole + 2 * whole // batch
 
 
 def _kept(work: Work) -> int:
