@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import math
 import re
 import time
 
@@ -96,16 +97,9 @@ def _total(memory: jax.stages.CompiledMemoryStats) -> int:
 
 def _argument_bytes(program: StepProgram) -> int:
     return sum(
-        jax.numpy.dtype(x.dtype).itemsize * _size(x.sharding.shard_shape(x.shape))
+        jax.numpy.dtype(x.dtype).itemsize * math.prod(x.sharding.shard_shape(x.shape))
         for x in jax.tree.leaves(program.arguments())
     )
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    count = 1
-    for dim in shape:
-        count *= dim
-    return count
 
 
 def _loss_trips(program: StepProgram) -> tuple[int, ...]:
