@@ -258,6 +258,10 @@ class Store:
             found = self._manager.restore(step, args=ocp.args.Composite(arrays=wanted))
         return dict(found[_ARRAYS])
 
+    def forget(self, step: int) -> None:
+        """Delete `step`, so that another of its number can be saved."""
+        self._manager.delete(step)
+
     def close(self) -> None:
         """Finish all saves and release the threads that write."""
         self.wait()
@@ -272,9 +276,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self, kind: object, error: BaseException | None, trace: object
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             self.close()
         except StorageError:

@@ -46,6 +46,9 @@ class TrainerConfig:
     skip_spikes: float | None = None
     """Skip a step, too, whose loss or gradient norm is so many standard deviations
     above the mean of the last 128 updates, such as 6; null never does."""
+    rewind: bool = False
+    """At `max_skipped_steps` go back to the last checkpoint that was due, and go on
+    after the skipped rows; a second time from the same one ends the run."""
     sample_prompts: int = 3
     """Held-out prompts that are answered before and after training."""
     profile: str | None = None

@@ -15,7 +15,6 @@ from trainer.checkpoint import Store
 from trainer.config.ending import BUG
 from trainer.config.errors import RunError
 from trainer.config.interruption import Interrupted
-from trainer.config.profile_range import parse_profile
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
 from trainer.distribution.exchange import agree, check_same, from_primary
@@ -32,12 +31,13 @@ from trainer.tasks.introduce import introduce
 from trainer.tasks.keeping import check_belongs, check_room, facts_of_run, keep
 from trainer.tasks.profiling import profiled
 from trainer.tasks.program import Step, build_step
+from trainer.tasks.rhythm import rhythm_of
 from trainer.tasks.run_adapters import keep_settings, saved_settings
 from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.samples import Samples, samples_so_far
 from trainer.tasks.session import Session, build_session
 from trainer.tasks.sharing import held_by_primary
-from trainer.tasks.skipping import check_finite, tell_skipped
+from trainer.tasks.skipping import Skipping, check_finite
 from trainer.tasks.state import (
     build_optimizer,
     restore_state,
@@ -47,14 +47,7 @@ from trainer.tasks.state import (
 from trainer.tasks.stopping import end_stopped, keeping
 from trainer.tasks.trackers import open_trackers
 from trainer.tracking import Sample, Tracker
-from trainer.training.loop import (
-    Hooks,
-    Outcome,
-    Progress,
-    Rhythm,
-    SkippedStep,
-    train,
-)
+from trainer.training.loop import Hooks, Outcome, Progress, train
 from trainer.training.step import TrainState
 from trainer.training.stop import StopRequest
 
@@ -216,26 +209,24 @@ class Run:
         return state, frozen, progress
 
     def _train(self, state: TrainState, frozen: Arrays, progress: Progress) -> Outcome:
-        config = self.config
         recorder = profiled(
             self._compiled_step(state, frozen, progress),
             done=progress.step,
             directory=self.directory.path / "profile",
             say=self.screen.line,
         )
-        rhythm = Rhythm(
-            num_train_steps=config.trainer.num_train_steps,
-            eval_every_steps=config.trainer.eval_every_steps if self.evaluator else 0,
-            log_every_steps=config.trainer.log_every_steps,
-            checkpoint_every_steps=config.checkpoint.every_steps,
-            max_skipped_steps=config.trainer.max_skipped_steps,
-            recorded=parse_profile(
-                config.trainer.profile, num_train_steps=config.trainer.num_train_steps
-            ),
-        )
+        rhythm = rhythm_of(self.config, is_evaluated=self.evaluator is not None)
         steps = rhythm.num_train_steps
         bar = Bar(self.screen, first_step=progress.step, num_train_steps=steps)
         batches = placed_batches(self.session, self.data.train, progress)
+        skipping = Skipping(
+            config=self.config,
+            rows=self.data.train.rows,
+            like=shapes_of_state(self.session.model, self.optimizer),
+            store=self.store,
+            tracker=self.tracker,
+            screen=self.screen,
+        )
         with bar, contextlib.closing(batches), recorder as recording:
 
             def log(step: int, values: Mapping[str, float]) -> None:
@@ -256,7 +247,8 @@ class Run:
                 log=log,
                 evaluate=evaluate,
                 save=self._save,
-                skipped=self._tell_skipped,
+                skipped=skipping.tell,
+                rewind=skipping.rewind,
                 start_recording=recording.start,
                 stop_recording=recording.stop,
             )
@@ -284,10 +276,6 @@ class Run:
             programs.append(self.evaluator.ahead(weights))
         compile_ahead(programs, tell=self.tracker.event, say=self.screen.line)
         return step
-
-    def _tell_skipped(self, skipped: SkippedStep) -> None:
-        rows = self.data.train.rows
-        tell_skipped(skipped, rows, tracker=self.tracker, screen=self.screen)
 
     def _save(self, state: TrainState, progress: Progress, loss: float | None) -> None:
         check_finite(state, step=progress.step, kept=self.store.latest())

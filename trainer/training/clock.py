@@ -97,6 +97,11 @@ class Clock:
         if previous is not None:
             self._read(*previous)
 
+    def go_back(self, progress: Progress) -> None:
+        """Go on from an older progress; what was skipped until now still counts."""
+        self.done, self.failure, self._in_a_row = progress, None, 0
+        self._resume()
+
     def _resume(self) -> None:
         self._since = time.perf_counter()
         self._batches.take()

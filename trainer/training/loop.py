@@ -77,7 +77,13 @@ def train(
         if step is not None and _keep(step, state, clock, rhythm, hooks):
             saved_step = step
         if clock.failure is not None:
-            break
+            clock.settle()
+            older = hooks.rewind(state, clock.done)
+            if older is None:
+                break
+            state, progress = older
+            clock.go_back(progress)
+            saved_step = progress.step
     clock.settle()
     if saved_step != clock.done.step:
         hooks.save(state, clock.done, None)

@@ -28,6 +28,7 @@ class Progress:
         rows_seen: Rows trained on.
         tokens_seen: Real tokens trained on, padding left out.
         skipped_steps: Batches that were left out before the last update.
+        rewound_to: The step that the run last went back to, None if it never did.
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class Progress:
     rows_seen: int = 0
     tokens_seen: int = 0
     skipped_steps: int = 0
+    rewound_to: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,7 @@ class StepFacts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What the loop calls; none of it changes the state.
+    """What the loop calls; only `rewind` changes the state.
 
     Attributes:
         gauge: Returns more named numbers for a step that is logged.
@@ -117,6 +119,8 @@ class Hooks:
         save: Keeps a state with its progress and, where it was measured at this step,
             the held-out loss.
         skipped: Gets a step that was not applied.
+        rewind: Gets the state and progress after which too many steps were skipped;
+            returns those of an older checkpoint, or None to end the run.
         start_recording: Begins a profile at a state.
         stop_recording: Writes the profile of the steps since.
     """
@@ -126,6 +130,7 @@ class Hooks:
     evaluate: Callable[[TrainState], Mapping[str, float]]
     save: Callable[[TrainState, Progress, float | None], None]
     skipped: Callable[[SkippedStep], None]
+    rewind: Callable[[TrainState, Progress], tuple[TrainState, Progress] | None]
     start_recording: Callable[[TrainState], None] = lambda state: None
     stop_recording: Callable[[], None] = lambda: None
 

@@ -110,6 +110,41 @@ def test_too_many_in_a_row_stop_with_exit_code_8_and_go_on_once_there_are_fewer(
     assert np.isfinite([*runs.losses("stuck").values()]).all()
 
 
+REWIND = ("trainer.rewind=true", "trainer.max_skipped_steps=2")
+
+
+def rewound(runs, name):
+    return [(e["from"], e["to"]) for e in read_events(runs.root / name, "rewound")]
+
+
+def test_a_run_goes_back_and_on_after_the_rows_it_skipped(runs, planted):
+    """Wherever it was stopped: a checkpoint that was not due is no place to go to."""
+    unbroken, stopped = (
+        [word for word in planted(name, (8, 9)) if "num_train_steps" not in word]
+        for name in ("unbroken", "stopped")
+    )
+    assert runs.here(*unbroken, *REWIND, "trainer.num_train_steps=9") == 0
+    for last in (7, 8, 9):
+        assert runs.here(*stopped, *REWIND, f"trainer.num_train_steps={last}") == 0
+    for name in ("unbroken", "stopped"):
+        assert rewound(runs, name) == [(8, 6)]
+        lines = runs.metrics(name)
+        assert [m["step"] for m in lines] == [*range(1, 9), 7, 8, 9]
+        assert [m["train/rows_seen"] for m in lines[-3:]] == [14, 16, 18]
+        assert lines[-1]["train/skipped_steps"] == 2
+    assert runs.losses("stopped") == runs.losses("unbroken")
+
+
+def test_a_run_that_would_go_back_to_the_same_step_again_ends(runs, planted):
+    words = planted("again", (8, 9, 12, 13))
+    words[words.index("trainer.num_train_steps=8")] = "trainer.num_train_steps=12"
+    with pytest.raises(NumericsError, match="at step 9, 2 in a row"):
+        runs.here(*words, *REWIND)
+    assert rewound(runs, "again") == [(8, 6)]
+    steps = [int(p.name) for p in (runs.root / "again/checkpoints").glob("[0-9]*")]
+    assert sorted(steps) == [3, 6, 8]
+
+
 @pytest.mark.parametrize("kept", [None, 4])
 def test_a_state_that_is_not_finite_is_refused_before_it_is_saved(kept):
     slots = {"iteration": jnp.int32(5), "velocity/w": jnp.ones(2)}

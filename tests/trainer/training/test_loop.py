@@ -20,6 +20,7 @@ class Recorder:
     def __init__(self, *, stop_at=None, bad=(), minimised=None):
         self.logged, self.evaluated, self.saved = {}, [], []
         self.skipped, self.tried = [], 0
+        self.older = []
         self.events = []
         self.seconds_off = 0.0
         self._minimised = minimised
@@ -49,6 +50,10 @@ class Recorder:
     def evaluate(self, state):
         self.evaluated.append(state)
         return {"eval/loss": 10.0 - state}
+
+    def rewind(self, state, progress):
+        assert state == progress.step
+        return self.older.pop() if self.older else None
 
     def note(self, what):
         self.seconds_off += 1000.0
@@ -80,6 +85,7 @@ class Recorder:
                 ),
                 start_recording=lambda state: self.note(f"start at {state}"),
                 skipped=self.skipped.append,
+                rewind=self.rewind,
                 stop_recording=lambda: self.note("stop"),
             ),
             stop=self.stop,
@@ -261,6 +267,21 @@ def test_a_run_that_never_updates_has_nothing_to_save():
     with pytest.raises(NumericsError, match="none is kept yet"):
         recorder.run()
     assert recorder.saved == []
+
+
+def test_a_run_that_goes_back_goes_on_with_the_rows_after_those_that_were_skipped():
+    recorder = Recorder(bad=(6, 7, 8))
+    recorder.older = [(2, Progress(step=2, position=2, rows_seen=4, rewound_to=2))]
+    outcome = recorder.run(steps=6)
+    assert outcome.state == outcome.progress.step == 6
+    assert outcome.progress.position == 12
+    assert outcome.progress.skipped_steps == 3
+    assert outcome.progress.rewound_to == 2
+    assert [(step, place) for step, _, place, _ in recorder.saved] == [
+        *((2, 2), (4, 4)),
+        *((4, 10), (6, 12)),
+    ]
+    assert recorder.evaluated == [0, 2, 4, 4, 6]
 
 
 def test_a_profile_of_a_skipped_step_begins_and_ends_once():
