@@ -1,35 +1,17 @@
 """KerasHub loads what we write and computes its golden outputs from it."""
 
-import os
-import pathlib
-
 import numpy as np
 import pytest
 
 from gemma.adapters import factor_shapes, read_lora, write_lora
 from gemma.lora import PROJECTIONS
 from gemma.presets import open_preset, write_preset
+from tests.gemma.presets.rewriting import GOLDEN, rewrite
 
 pytestmark = pytest.mark.peers
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden/keras_hub"
 NAMES = ["gemma", "gemma2", "gemma3"]
 SAME = 1e-5  # float32 on a CPU, the same code on the same weights
-
-
-def rewrite(name, directory, **options):
-    """Write a golden preset with our writer."""
-    preset = open_preset(str(GOLDEN / name))
-    with preset.weights() as weights:
-        write_preset(
-            directory,
-            config=preset.config,
-            arrays=weights.read,
-            vocabulary=preset.vocabulary(),
-            sequence_length=preset.sequence_length,
-            **{"dtype": "float32"} | options,
-        )
-    return preset.config
 
 
 def hidden_of(backbone, golden):
@@ -40,15 +22,6 @@ def hidden_of(backbone, golden):
 def valid(values, golden):
     """Leave out what stands at padding: it is arbitrary."""
     return values[golden["padding_mask"].astype(bool)]
-
-
-@pytest.fixture(scope="module")
-def keras_hub():
-    """Import KerasHub, which brings TensorFlow, only where its tests run."""
-    os.environ["KERAS_BACKEND"] = "jax"
-    import keras_hub
-
-    return keras_hub
 
 
 @pytest.fixture(params=NAMES)
@@ -88,7 +61,7 @@ def test_keras_hub_builds_the_task_with_its_tokenizer(
 
 
 def test_keras_hub_loads_bfloat16_bit_for_bit(keras_hub, tmp_path):
-    config = rewrite("gemma2", tmp_path, dtype="bfloat16")
+    config = rewrite("gemma2", tmp_path, dtype="bfloat16").config
     backbone = keras_hub.models.Backbone.from_preset(str(tmp_path), dtype="bfloat16")
     variables = {v.path: np.asarray(v.value) for v in backbone.variables}
     with open_preset(str(tmp_path)).weights() as weights:
@@ -101,7 +74,7 @@ def test_keras_hub_loads_bfloat16_bit_for_bit(keras_hub, tmp_path):
 def test_keras_hub_computes_the_golden_outputs_with_our_copy_of_its_adapter(
     keras_hub, name, golden, tmp_path
 ):
-    config = rewrite(name, tmp_path)
+    config = rewrite(name, tmp_path).config
     adapter = read_lora(GOLDEN / name / "adapter.lora.h5", config)
     path = tmp_path / "adapter.lora.h5"
     write_lora(
@@ -126,7 +99,7 @@ def test_keras_hub_applies_an_alpha_that_is_not_the_rank(
     keras_hub, name, golden, tmp_path
 ):
     """B divided by alpha / rank, with that alpha, is the golden adapter again."""
-    config = rewrite(name, tmp_path)
+    config = rewrite(name, tmp_path).config
     adapter = read_lora(GOLDEN / name / "adapter.lora.h5", config)
     arrays = {
         key: values / np.float32(2.5) if key.endswith("_b") else values
@@ -148,7 +121,7 @@ def test_keras_hub_applies_an_alpha_that_is_not_the_rank(
 def test_keras_hub_computes_what_merged_kernels_give(
     keras_hub, name, golden, tmp_path, factorisation
 ):
-    config = rewrite(name, tmp_path / "base")
+    config = rewrite(name, tmp_path / "base").config
     settings = {
         "rank": 2,
         "targets": ("query", "value"),
@@ -189,7 +162,7 @@ def test_keras_hub_computes_what_merged_kernels_give(
 
 def test_keras_hub_loads_adapters_on_every_projection(keras_hub, tmp_path):
     """Other targets than its own have to be enabled first, as with its own files."""
-    config = rewrite("gemma2", tmp_path)
+    config = rewrite("gemma2", tmp_path).config
     settings = {"rank": 2, "targets": PROJECTIONS, "factorisation": "keras"}
     rng = np.random.default_rng(0)
     arrays = {

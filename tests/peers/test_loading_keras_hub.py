@@ -1,6 +1,5 @@
 """We compute what KerasHub wrote: every architecture, whole and in shards."""
 
-import os
 import pathlib
 
 import numpy as np
@@ -33,15 +32,6 @@ MODELS = {
     | WINDOWS
     | {"image_size": None, "num_layers": 7, "global_rope_scaling_factor": 8.0},
 }
-
-
-@pytest.fixture(scope="module")
-def keras_hub():
-    """Import KerasHub, which brings TensorFlow, only where its tests run."""
-    os.environ["KERAS_BACKEND"] = "jax"
-    import keras_hub
-
-    return keras_hub
 
 
 @pytest.fixture(params=MODELS)

@@ -1,7 +1,6 @@
 """A written preset is KerasHub's file for file, and comes back equal."""
 
 import json
-import pathlib
 
 import h5py
 import ml_dtypes
@@ -10,8 +9,8 @@ import pytest
 
 from gemma.config import GemmaConfig
 from gemma.presets import open_preset, write_preset
+from tests.gemma.presets.rewriting import GOLDEN, rewrite
 
-GOLDEN = pathlib.Path(__file__).parents[2] / "golden/keras_hub"
 TINY = GemmaConfig(
     vocabulary_size=16,
     num_layers=2,
@@ -22,21 +21,6 @@ TINY = GemmaConfig(
     head_dim=4,
     dropout=0.1,
 )
-
-
-def copy(name, directory, **options):
-    """Read a golden preset and write it again."""
-    preset = open_preset(str(GOLDEN / name))
-    with preset.weights() as weights:
-        write_preset(
-            directory,
-            config=preset.config,
-            arrays=weights.read,
-            vocabulary=preset.vocabulary(),
-            sequence_length=preset.sequence_length,
-            **{"dtype": preset.dtype} | options,
-        )
-    return preset
 
 
 def random_arrays(config):
@@ -53,7 +37,7 @@ def write_tiny(directory, **options):
 
 @pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3"])
 def test_json_files_are_those_of_keras_hub(tmp_path, name):
-    copy(name, tmp_path)
+    rewrite(name, tmp_path)
     names = ["config.json", "tokenizer.json", "preprocessor.json", "task.json"]
     for file in names:
         written, golden = tmp_path / file, GOLDEN / name / file
@@ -67,7 +51,7 @@ def test_json_files_are_those_of_keras_hub(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3"])
 def test_files_and_hdf5_groups_are_those_of_keras_hub(tmp_path, name):
-    copy(name, tmp_path)
+    rewrite(name, tmp_path)
     extra = {"golden.json", "golden.npz", "adapter.lora.h5"}
     assert files(tmp_path) == files(GOLDEN / name) - extra
     assert contents(tmp_path) == contents(GOLDEN / name)
@@ -75,7 +59,7 @@ def test_files_and_hdf5_groups_are_those_of_keras_hub(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3"])
 def test_a_written_preset_comes_back_equal(tmp_path, name):
-    golden = copy(name, tmp_path)
+    golden = rewrite(name, tmp_path)
     written = open_preset(str(tmp_path))
     assert written.config == golden.config
     assert written.vocabulary() == golden.vocabulary()
@@ -113,7 +97,7 @@ def test_shards_are_split_as_keras_splits_them_and_read_as_one(tmp_path):
 
 
 def test_a_shorter_preset_leaves_nothing_of_the_older_one(tmp_path):
-    copy("gemma", tmp_path, max_shard_bytes=400_000)
+    rewrite("gemma", tmp_path, max_shard_bytes=400_000)
     assert (tmp_path / "model_00001.weights.h5").exists()
     write_tiny(tmp_path)
     assert files(tmp_path) == {"config.json", "metadata.json", "model.weights.h5"}
