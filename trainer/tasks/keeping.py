@@ -13,18 +13,28 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+from etils import epath
+
 from trainer.checkpoint import Store
 from trainer.config.errors import DataError, PresetError
 from trainer.config.identity import check_same_keys
-from trainer.config.schema import RunConfig
+from trainer.config.schema import CheckpointConfig, RunConfig
 from trainer.data.opening import TrainingData
 from trainer.distribution.facts import shared_facts
 from trainer.model.assemble import hash_of_base
 from trainer.model.state import Arrays
+from trainer.tasks.console import Screen
 from trainer.tasks.session import Session
-from trainer.tasks.state import flatten_state
+from trainer.tasks.state import flatten_state, restore_state
+from trainer.tracking import Tracker
 from trainer.training.loop import Progress
 from trainer.training.step import TrainState
+
+
+def open_store(directory: epath.Path, rules: CheckpointConfig) -> Store:
+    """Open the checkpoints of a run that trains, by its `checkpoint` keys."""
+    return Store(directory, rules.keep_last, on_corrupt=rules.on_corrupt)
 
 
 def facts_of_run(
@@ -61,6 +71,32 @@ def keep(
     """Start to save a step of a run, with `facts_of_run`."""
     metadata = {"progress": dataclasses.asdict(progress), **facts}
     store.save(progress.step, flatten_state(state), metadata, loss=loss)
+
+
+def go_on(
+    store: Store,
+    like: Mapping[str, jax.ShapeDtypeStruct],
+    config: RunConfig,
+    *,
+    facts: Mapping[str, Any],
+    screen: Screen,
+    tracker: Tracker,
+) -> tuple[TrainState, Progress]:
+    """Return the newest state of a run and its progress, proven to be this run's.
+
+    Raises:
+        DamagedError: It changed since, and no other may be taken.
+        RunError: As `check_belongs` does.
+    """
+    state, metadata = restore_state(store, None, like)
+    for left_out in store.left_out:
+        screen.line(str(left_out))
+        tracker.event("damaged", vars(left_out))
+    progress = Progress(**metadata["progress"])
+    check_belongs(metadata, facts, config, to=f"checkpoint {progress.step}")
+    screen.line(f"going on from step {progress.step}")
+    tracker.event("restored", {"step": progress.step})
+    return state, progress
 
 
 def check_room(

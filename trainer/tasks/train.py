@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 
-from trainer.checkpoint import Store
+from trainer.checkpoint import SaveRequest
 from trainer.config.ending import BUG
 from trainer.config.errors import RunError
 from trainer.config.interruption import Interrupted
@@ -28,7 +28,7 @@ from trainer.tasks.evaluator import Evaluator, is_missing
 from trainer.tasks.feed import placed_batches
 from trainer.tasks.gauge import build_gauge
 from trainer.tasks.introduce import introduce
-from trainer.tasks.keeping import check_belongs, check_room, facts_of_run, keep
+from trainer.tasks.keeping import check_room, facts_of_run, go_on, keep, open_store
 from trainer.tasks.profiling import profiled
 from trainer.tasks.program import Step, build_step
 from trainer.tasks.rhythm import rhythm_of
@@ -76,7 +76,7 @@ def run_training(
             stop.share(SharedStop(session.mesh))
             allowed = from_primary("the change", lambda: directory.changes(config))
             run = Run(session, data, directory, screen, stop, finish)
-            run.started = started
+            run.started, run.typed = started, config
             from_primary("the configuration", lambda: run.write_configuration(config))
             if allowed:
                 run.tracker.event("changed", {"keys": allowed})
@@ -116,7 +116,7 @@ class Run:
         self.samples = Samples(session, held_out)
         # last, since they are to be closed: `go` does, whatever happens
         self.tracker: Tracker = open_trackers(session, self.data, directory, screen)
-        self.started = time.perf_counter()
+        self.started, self.typed = time.perf_counter(), session.config
 
     def write_configuration(self, typed: RunConfig) -> None:
         """Keep what the run does from now on, before it does it.
@@ -125,7 +125,6 @@ class Run:
             typed: The configuration before the devices filled it in: the same command
                 is compared with it when it goes on.
         """
-        self._typed = typed
         self.directory.forget_done()
         self.directory.write_config(typed)
         if typed.lora.path is not None:
@@ -134,11 +133,13 @@ class Run:
     def go(self) -> int:
         """Do the whole run and return its exit code."""
         exit_code = BUG
-        rules, place = self.config.checkpoint, self.directory.checkpoints
+        place = self.directory.checkpoints
         try:
-            with Store(
-                place, rules.keep_last, on_corrupt=rules.on_corrupt
-            ) as self.store:
+            with (
+                SaveRequest(self.directory.path, place) as self.request,
+                open_store(place, self.config.checkpoint) as self.store,
+            ):
+                self.stop.save_with(self.request.take)
                 exit_code = self._go()
         except (RunError, Interrupted) as error:
             exit_code = error.exit_code
@@ -191,21 +192,19 @@ class Run:
             only_frozen=self.store.latest() is not None,
         )
         trainable, frozen = split(arrays, session.model)
-        self._facts = facts_of_run(self._typed, session, self.data, frozen)
+        self._facts = facts_of_run(self.typed, session, self.data, frozen)
         if self.store.latest() is None:
             check_may_begin(config, self.directory.checkpoints)
             state = TrainState(trainable, self.optimizer.initial_slots())
             return state, frozen, Progress()
-        like = shapes_of_state(session.model, self.optimizer)
-        state, metadata = restore_state(self.store, None, like)
-        for left_out in self.store.left_out:
-            self.screen.line(f"{left_out}")
-            self.tracker.event("damaged", vars(left_out))
-        progress = Progress(**metadata["progress"])
-        place = str(self.directory.checkpoints / str(progress.step))
-        check_belongs(metadata, self._facts, self._typed, to=place)
-        self.screen.line(f"going on from step {progress.step}")
-        self.tracker.event("restored", {"step": progress.step})
+        state, progress = go_on(
+            self.store,
+            shapes_of_state(session.model, self.optimizer),
+            self.typed,
+            facts=self._facts,
+            screen=self.screen,
+            tracker=self.tracker,
+        )
         return state, frozen, progress
 
     def _train(self, state: TrainState, frozen: Arrays, progress: Progress) -> Outcome:
@@ -280,6 +279,7 @@ class Run:
     def _save(self, state: TrainState, progress: Progress, loss: float | None) -> None:
         check_finite(state, step=progress.step, kept=self.store.latest())
         keep(self.store, state, progress, loss=loss, facts=self._facts)
+        self.request.started(progress.step)
         self.tracker.event("checkpoint", {"step": progress.step})
         self.tracker.flush()
 

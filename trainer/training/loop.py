@@ -74,7 +74,7 @@ def train(
         if step == last and clock.reaches(last):
             with clock.paused():
                 hooks.stop_recording()
-        if step is not None and _keep(step, state, clock, rhythm, hooks):
+        if step is not None and _keep(step, state, clock, rhythm, hooks, stop=stop):
             saved_step = step
         if clock.failure is not None:
             clock.settle()
@@ -94,12 +94,19 @@ def train(
 
 
 def _keep(
-    step: int, state: TrainState, clock: Clock, rhythm: Rhythm, hooks: Hooks
+    step: int,
+    state: TrainState,
+    clock: Clock,
+    rhythm: Rhythm,
+    hooks: Hooks,
+    *,
+    stop: StopRequest,
 ) -> bool:
     """Evaluate and save a step that is due, if it was applied; return if it saved."""
     is_last = step == rhythm.num_train_steps
     is_evaluated = _is_due(step, rhythm.eval_every_steps, is_last)
-    is_saved = _is_due(step, rhythm.checkpoint_every_steps, is_last)
+    is_due = _is_due(step, rhythm.checkpoint_every_steps, is_last)
+    is_saved = is_due or stop.wants_save
     if not (is_evaluated or is_saved or is_last) or not clock.reaches(step):
         return False
     loss = None
@@ -108,6 +115,7 @@ def _keep(
             loss = _evaluate(step, state, hooks)
         if is_saved:
             hooks.save(state, clock.done, loss)
+            stop.saved()
     return is_saved
 
 

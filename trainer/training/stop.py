@@ -1,8 +1,9 @@
-"""A signal while there is work to save: the loop finishes its step, saves and ends.
+"""Requests to the loop: a signal ends it after its step, a file has it save.
 
-Turns a signal, to this process or another one of the run, into an answer that the loop
-asks for once a step. Before the first step and after the last checkpoint there is
-nothing to wait for: then a signal ends the run where it is.
+Turns what this process or another one of the run was told into what all of them do
+after the same step. Before the first step and after the last checkpoint there is
+nothing to wait for: then a signal ends the run where it is. It refuses to know how
+files are looked for and how the processes agree.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from collections.abc import Callable
 from types import TracebackType
 
 from trainer.config.interruption import Interrupted, ask_instead, handling
+
+SAVE = 1
+"""Told like a signal's number, below those that stop."""
 
 
 class StopRequest:
@@ -25,7 +29,9 @@ class StopRequest:
     def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
         self._say = say
         self.signal: signal.Signals | None = None
-        self._agree: Callable[[int], int] | None = None
+        self._agree: Callable[[int], int] = lambda number: number
+        self._takes_save: Callable[[], bool] = lambda: False
+        self.wants_save = False
         self._handled = contextlib.ExitStack()
 
     def share(self, agree: Callable[[int], int]) -> None:
@@ -53,12 +59,26 @@ class StopRequest:
 
     def is_asked(self) -> bool:
         """Return whether to stop now, alike in all processes; call it once a step."""
-        if self._agree is None:
-            return self.signal is not None
-        agreed = self._agree(self.signal or 0)
-        if agreed:
+        wanted = SAVE if self._takes_save() else 0
+        agreed = self._agree(self.signal or wanted)
+        if agreed == SAVE:
+            self.wants_save = True
+        elif agreed:
             self.signal = signal.Signals(agreed)
-        return agreed > 0
+        return agreed > SAVE
+
+    def save_with(self, takes_save: Callable[[], bool]) -> None:
+        """Save on request.
+
+        Args:
+            takes_save: Called once a step; returns whether somebody asks for a
+                checkpoint, once for each time.
+        """
+        self._takes_save = takes_save
+
+    def saved(self) -> None:
+        """Take note that what was asked for is saved."""
+        self.wants_save = False
 
     def __enter__(self) -> StopRequest:
         self._handled.enter_context(handling())
