@@ -1,13 +1,22 @@
-"""Which checkpoints stay: the newest ones and the best.
+"""Which checkpoints stay, the newest ones and the best, and how the others go.
 
 Turns steps and their held-out losses into what Orbax deletes once the next one is
-committed. It refuses to know what else is in a checkpoint.
+committed. On a disk that is a rename: a run that is killed while files are deleted
+leaves no step that looks damaged. It refuses to know what else is in a checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from etils import epath
+
+from trainer import storage
+from trainer.distribution.processes import is_primary
+
+DELETING = "deleting"
+"""Name among the steps, of a directory with those that are no longer any."""
 
 
 class LatestAndBest:
@@ -30,3 +39,9 @@ def best_of(losses: Mapping[int, float | None]) -> int | None:
     """Return the step of lowest loss, the newest of equals, or None."""
     known = [(loss, -step) for step, loss in losses.items() if loss is not None]
     return -min(known)[1] if known else None
+
+
+def sweep(directory: epath.Path) -> None:
+    """Delete the files of deleted steps, this run's or a killed one's; once for all."""
+    if is_primary() and storage.is_local(directory):  # elsewhere Orbax deletes itself
+        storage.remove(directory / DELETING)

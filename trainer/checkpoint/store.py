@@ -30,7 +30,7 @@ from trainer.checkpoint.inspection import (
     way_out,
     whole_steps,
 )
-from trainer.checkpoint.retention import LatestAndBest, best_of
+from trainer.checkpoint.retention import DELETING, LatestAndBest, best_of, sweep
 from trainer.checkpoint.sealing import MARKER, sealed_paths
 from trainer.checkpoint.shared import check_shared
 from trainer.config.errors import DamagedError, StorageError
@@ -44,9 +44,8 @@ class Store:
     """Saves in the background, restores on another mesh, and finds damage.
 
     Every process of a run makes one, on the same directory, and calls it alike.
-    Making one looks at every file of every step but the large ones, and deletes, in
-    the background, what a killed run left uncommitted; unless it is only read from:
-    then a run that is at work in it is not disturbed.
+    Making one looks at every file of every step but the large ones, and deletes what a
+    killed run left; one that is only read from disturbs no run that is at work.
 
     Args:
         directory: Parent of the steps, local or remote, shared by all processes.
@@ -60,8 +59,7 @@ class Store:
 
     Raises:
         StorageError: The directory cannot be used.
-        DamagedError: A step is damaged, and it is the only one or the rule is `stop`:
-            without its loss `best` would be another step.
+        DamagedError: A step is damaged, and the rule is `stop` or it is the only one.
     """
 
     def __init__(
@@ -90,8 +88,7 @@ class Store:
 
     def _prepare(self) -> None:
         """Make the directory, and look through what is in it."""
-        expected = "a directory for checkpoints that can be written"
-        with room.explained(self._directory, expected):
+        with room.explained(self._directory, "a directory for checkpoints to write"):
             self._directory.mkdir(parents=True, exist_ok=True)
         check_shared(self._directory)
         found = from_primary("the checkpoints", self._look_through)
@@ -99,6 +96,7 @@ class Store:
         self.left_out += [LeftOut(**left_out) for left_out in found["left_out"]]
 
     def _look_through(self) -> dict[str, Any]:
+        sweep(self._directory)
         records, left_out = whole_steps(self._directory, leave_out=self._leave_out)
         losses = [[step, record.loss(facts)] for step, facts in records.items()]
         return {"losses": losses, "left_out": [vars(one) for one in left_out]}
@@ -110,6 +108,7 @@ class Store:
                 cleanup_tmp_directories=not self._read_only,
                 read_only=self._read_only,
                 preservation_policy=LatestAndBest(self._keep_last, self._losses),
+                todelete_subdir=DELETING,
                 temporary_path_class=sealed_paths(self._directory, self._seal),
             ),
             item_handlers={_ARRAYS: ocp.StandardCheckpointHandler()},
@@ -179,6 +178,8 @@ class Store:
         """Return when all saves are committed, or raise what one of them met."""
         with self._saving():
             self._manager.wait_until_finished()
+        if not self._read_only:
+            sweep(self._directory)
 
     def steps(self) -> list[int]:
         """Return the steps that are kept, oldest first."""
@@ -289,9 +290,8 @@ class Store:
             raise damage
         place = str(self._directory / str(step))
         if not self._read_only:
-            place = from_primary(
-                "a damaged checkpoint", lambda: put_aside(self._directory, step)
-            )
+            aside = functools.partial(put_aside, self._directory, step)
+            place = from_primary("a damaged checkpoint", aside)
             self._manager.reload()
         self.left_out.append(LeftOut(step, str(damage.received), place))
 

@@ -15,6 +15,7 @@ import pytest
 from tests.trainer.checkpoint.states import KERNEL, METADATA, bits, like, tree, write
 from trainer import storage
 from trainer.checkpoint import Store, digests, record
+from trainer.checkpoint.retention import DELETING
 from trainer.config.errors import StorageError
 
 # Orbax abandons its other reads when one of them fails.
@@ -185,6 +186,16 @@ def test_a_damaged_record_is_refused(tmp_path):
     with pytest.raises(StorageError, match="its sha256 differs") as caught:
         Store(tmp_path, keep_last=1)
     assert f"delete {tmp_path / '3'}" in caught.value.fix
+
+
+def test_what_a_killed_run_was_deleting_is_no_damage(tmp_path):
+    write(tmp_path, 2, 3)
+    (tmp_path / DELETING).mkdir()
+    (tmp_path / "2").rename(tmp_path / DELETING / "2")  # as Orbax does, at once
+    (tmp_path / DELETING / "2" / "record.json").unlink()
+    with Store(tmp_path, keep_last=9) as store:
+        assert store.steps() == [3]
+    assert storage.list_names(tmp_path) == ["3"]
 
 
 def save_for_ever(directory):
