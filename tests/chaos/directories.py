@@ -13,7 +13,7 @@ import h5py
 from trainer.tracking import read_events, read_metrics
 
 MEASURED = re.compile(r"second|memory|wait|flops")  # another number every time
-TEMPORARY = re.compile(r"tmp|LOCK|\.part|~$")
+TEMPORARY = re.compile(r"tmp|LOCK|deleting|\.part|~$")
 ARRAYS, NOT_FINITE = "arrays.json", "not finite"  # what `on_a_mesh.py` writes
 SHOWN = 3  # of the steps that differ
 
@@ -25,7 +25,7 @@ def committed(run: Path) -> list[int]:
 
 def unfinished(run: Path) -> set[str]:
     """Return the checkpoints that are being written, or were when the run died."""
-    return {name for name in names(run / "checkpoints") if not name.isdecimal()}
+    return {name for name in names(run / "checkpoints") if "tmp" in name}
 
 
 def names(directory: Path) -> list[str]:
@@ -72,8 +72,14 @@ def arrays(run: Path) -> dict[int, dict[str, str]]:
 
 def differences(run: Path, unbroken: Path) -> list[str]:
     """Return in what a finished run is not bit for bit the unbroken one."""
-    found = differing_numbers(numbers(run), numbers(unbroken))
-    last = committed(unbroken)[-1]
+    return differing_numbers(numbers(run), numbers(unbroken)) + differing_ends(
+        run, unbroken
+    )
+
+
+def differing_ends(run: Path, unbroken: Path) -> list[str]:
+    """Return in what the end of a run is another one, and what it left behind."""
+    found, last = [], committed(unbroken)[-1]
     if last not in committed(run):
         found.append(f"step {last} is not committed")
     elif state(run, last) != state(unbroken, last):

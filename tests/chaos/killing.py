@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from tests.chaos.directories import committed, names, restored
+from tests.chaos.directories import committed, restored, unfinished
 from tests.chaos.experiment import Trial
 from tests.chaos.workplace import wait_until
 from tests.trainer.processes.conftest import Group
@@ -53,12 +53,11 @@ class Watch:
     def _saves(self) -> set[tuple[str, int]]:
         """Return the unfinished saves, told from older ones of the same name."""
         found = set()
-        for name in names(self.run / "checkpoints"):
-            if not name.isdecimal():
-                try:
-                    found.add((name, (self.run / "checkpoints" / name).stat().st_ino))
-                except FileNotFoundError:  # committed, or deleted, meanwhile
-                    continue
+        for name in unfinished(self.run):
+            try:
+                found.add((name, (self.run / "checkpoints" / name).stat().st_ino))
+            except FileNotFoundError:  # committed, or deleted, meanwhile
+                continue
         return found
 
     def _told(self) -> int:
