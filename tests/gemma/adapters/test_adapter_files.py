@@ -197,21 +197,20 @@ def test_an_adapter_of_another_model_is_refused():
         read_lora(source, config_of("gemma"))
 
 
-def test_a_file_without_rank_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("lora/vars/rank", "lora/vars/rank with one integer"),
+        ("lora/24", "none for .*the adapter was trained on"),
+    ],
+    ids=["rank", "layer"],
+)
+def test_a_file_that_lacks_a_part_is_refused(tmp_path, part, message):
     path = tmp_path / "adapter.lora.h5"
     path.write_bytes((GOLDEN / "gemma2/adapter.lora.h5").read_bytes())
     with h5py.File(path, "a") as file:
-        del file["lora/vars/rank"]
-    with pytest.raises(PresetFileError, match="lora/vars/rank with one integer"):
-        read_lora(path, config_of())
-
-
-def test_a_file_that_lacks_a_layer_is_refused(tmp_path):
-    path = tmp_path / "adapter.lora.h5"
-    path.write_bytes((GOLDEN / "gemma2/adapter.lora.h5").read_bytes())
-    with h5py.File(path, "a") as file:
-        del file["lora/24"]
-    with pytest.raises(PresetFileError, match="none for .*the adapter was trained on"):
+        del file[part]
+    with pytest.raises(PresetFileError, match=message):
         read_lora(path, config_of())
 
 

@@ -53,19 +53,26 @@ def test_a_missing_file_is_a_data_error(ends, tmp_path):
     assert "none.jsonl" in shown
 
 
-def test_an_attention_that_the_device_has_not_is_refused(ends, tmp_path):
-    code, shown = ends("trainer.attention=splash", "run.name=x")
+@pytest.mark.parametrize(
+    ("word", "told", "fix"),
+    [
+        (
+            "trainer.attention=splash",
+            "splash, which needs a TPU",
+            "trainer.attention=blocked, or auto",
+        ),
+        (
+            "data.sequence_length=8193",
+            "expected at most 8,192",
+            "fix data.sequence_length=8192",
+        ),
+    ],
+)
+def test_what_device_or_model_cannot_do_is_refused(ends, tmp_path, word, told, fix):
+    code, shown = ends(word, "run.name=x")
     assert code == 2
-    assert "splash, which needs a TPU" in shown
-    assert "trainer.attention=blocked, or auto" in shown
-    assert not (tmp_path / "x").exists()
-
-
-def test_a_sequence_beyond_the_positions_is_refused(ends, tmp_path):
-    code, shown = ends("data.sequence_length=8193", "run.name=x")
-    assert code == 2
-    assert "expected at most 8,192" in shown
-    assert "fix data.sequence_length=8192" in shown
+    assert told in shown
+    assert fix in shown
     assert not (tmp_path / "x").exists()
 
 
