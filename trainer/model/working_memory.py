@@ -18,7 +18,8 @@ from trainer.model.placement import FEW_ROWS, LANES
 
 FLOAT32 = 4
 LARGEST_TILE = 2048  # of the vocabulary: trainer.model.vocabulary_tiles
-FRAGMENTS = 1.33
+GATHERED_FOR_WEIGHTS = 10
+FRAGMENTS = 1.45
 """What a compiler's heap takes for each byte that is live at its fullest."""
 
 
@@ -160,12 +161,12 @@ def _backward(work: Work) -> int:
 
     Of each layer that is computed again: gate, linear branch and their product, the
     normalised input of attention, queries, keys, values and the mix. Of the layer that
-    is at work: the gradients of both branches and of the hidden states. Beside it the
-    gradient that arrives, a layer's weights for each that is gathered, and the kernels
-    that the compiler lays out anew for the whole stack.
+    is at work: the gradients of both branches. Beside it a layer's weights for each
+    that is gathered, and the kernels that the compiler lays out anew for the whole
+    stack.
     """
     again = 0 if work.remat == "none" else work.period
-    live = (3 * again + 2) * work.feed_forward + (again + 2) * work.hidden
+    live = (3 * again + 2) * work.feed_forward + max(again, 1) * work.hidden
     live += 2 * max(again, 1) * work.heads + max(again, 1) * _scores(work)
     gathered = work.period if work.layout.mesh_shape[0] > 1 else 1
     live += gathered * work.layer_weights + _laid_out_anew(work)
@@ -177,16 +178,16 @@ def _backward(work: Work) -> int:
 def _training_weights(work: Work) -> int:
     """Return what training all weights takes beside their gradients.
 
-    The layers' weights in the dtype of computation, for the whole stack; the gradient
-    of the table before it is split over `batch`; and the fragments of all gradients.
+    The layers' weights in the dtype of computation, for the whole stack; hidden states
+    that are gathered for the gradients of a layer's weights; and the fragments of all
+    gradients.
     """
-    batch, _ = work.layout.mesh_shape
     rows = work.layout.rows
     trained = sum(row.bytes_per_device for row in rows)
     table = next(row for row in rows if row.path.startswith("token_embedding"))
     cast = (trained - table.bytes_per_device) * work.item_bytes // FLOAT32
     live = cast if work.item_bytes < FLOAT32 else 0
-    live += (batch - 1) * table.bytes_per_device if "batch" in table.spec else 0
+    live += GATHERED_FOR_WEIGHTS * work.hidden
     return round(FRAGMENTS * live + (FRAGMENTS - 1) * trained)
 
 
