@@ -259,8 +259,8 @@ def _tasks(words: Sequence[str]) -> dict[str, Callable[[RunConfig, Screen], int]
         "train": functools.partial(
             run_training, finish=functools.partial(finish, words=words)
         ),
-        "evaluate": run_evaluation,
+        "evaluate": functools.partial(run_evaluation, words=words),
         "plan": functools.partial(run_plan, words=words),
-        "generate": run_generation,
-        "export": functools.partial(run_export, write=write_export),
+        "generate": functools.partial(run_generation, words=words),
+        "export": functools.partial(run_export, write=write_export, words=words),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trainer.config.errors import ConfigError
 from trainer.config.schema import RunConfig
 from trainer.tasks.console import Screen
@@ -9,13 +11,20 @@ from trainer.tasks.evaluator import Evaluator
 from trainer.tasks.subject import open_subject
 
 
-def run_evaluation(config: RunConfig, screen: Screen) -> int:
+def run_evaluation(
+    config: RunConfig, screen: Screen, *, words: Sequence[str] = ()
+) -> int:
     """Show the losses and return 0.
+
+    Args:
+        config: What to look at.
+        screen: Where it is shown.
+        words: What was typed: over a run's rows, even a default counts.
 
     Raises:
         ConfigError: The data has no held-out rows.
     """
-    subject = open_subject(config)
+    subject = open_subject(config, words=words)
     held_out = subject.session.open_data().evaluation
     if held_out is None:
         raise ConfigError(

@@ -8,7 +8,7 @@ is written.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 
 from etils import epath
@@ -32,7 +32,11 @@ _FILES = {
 
 
 def run_export(
-    config: RunConfig, screen: Screen, *, write: Callable[[Subject, epath.Path], None]
+    config: RunConfig,
+    screen: Screen,
+    *,
+    write: Callable[[Subject, epath.Path], None],
+    words: Sequence[str] = (),
 ) -> int:
     """Write `export.format` to `export.path`, say what lies there and return 0.
 
@@ -40,6 +44,7 @@ def run_export(
         config: What to export, and as what.
         screen: Where a person looks.
         write: Writes a subject to a directory.
+        words: What was typed: over a run's rows, even a default counts.
 
     Raises:
         ConfigError: There is no place to write to, something else lies there, or
@@ -49,7 +54,7 @@ def run_export(
     directory = RunDirectory(config)
     from_primary("the target", lambda: str(_target(config, directory)))
     _check_adapter(config, directory)
-    subject = open_subject(config)
+    subject = open_subject(config, words=words)
     is_own = config.export.path is None
     elsewhere = f"export.path={directory.path.name}-{config.export.format}"
     own = held_by_primary(directory, instead=elsewhere)

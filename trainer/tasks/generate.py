@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trainer.config.errors import ConfigError
 from trainer.config.schema import RunConfig
 from trainer.tasks.console import Screen
@@ -9,13 +11,20 @@ from trainer.tasks.evaluator import Answerer
 from trainer.tasks.subject import open_subject
 
 
-def run_generation(config: RunConfig, screen: Screen) -> int:
+def run_generation(
+    config: RunConfig, screen: Screen, *, words: Sequence[str] = ()
+) -> int:
     """Print the answer to `generate.prompt`, or to held-out prompts; return 0.
+
+    Args:
+        config: What to look at.
+        screen: Where it is shown.
+        words: What was typed: over a run's rows, even a default counts.
 
     Raises:
         ConfigError: There is neither a prompt nor held-out rows.
     """
-    subject = open_subject(config)
+    subject = open_subject(config, words=words)
     settings = config.generate
     if settings.prompt is not None:
         answer = Answerer(subject.session, settings, is_chat=settings.chat)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
 
 from gemma.lora import LoraSettings
 from trainer.config.errors import MemoryPlanError
-from trainer.config.keys import all_keys, value_of
 from trainer.config.schema import RunConfig
 from trainer.config.topology import check_topology, planned_topology
 from trainer.tasks.console import Screen
@@ -23,11 +21,10 @@ from trainer.tasks.planning.preparing import prepare
 from trainer.tasks.planning.telling import show
 from trainer.tasks.run_adapters import saved_settings
 from trainer.tasks.run_directory import RunDirectory
-from trainer.tasks.subject import overlaid
+from trainer.tasks.typed_over import lay_over, overlaid, typed_keys
 
 _OF_RUN = ("preset", "lora", "optimizer", "schedule")
 _OVERLAID = frozenset({*_OF_RUN, "data", "trainer", "mesh", "seed"})
-Section = TypeVar("Section", bound=Any)
 FITS, DOES_NOT_FIT = 0, MemoryPlanError.exit_code
 
 
@@ -43,7 +40,7 @@ def run_plan(config: RunConfig, screen: Screen, *, words: Sequence[str] = ()) ->
         PresetError: There is no such preset.
         ConfigError: The mesh, the chips or the adapters are impossible.
     """
-    config, saved = _of_run(config, _typed_keys(words))
+    config, saved = _of_run(config, typed_keys(words, _OVERLAID))
     target = target_of(planned_topology(config))
     plan = make_plan(prepare(config, target, saved=saved), confirm=config.plan.confirm)
     if config.plan.format == "json":
@@ -74,32 +71,7 @@ def _of_run(
         mesh=config.mesh if config.mesh.shape != "auto" else stored.mesh,
         **{name: getattr(stored, name) for name in _OF_RUN},
     )
-    for key in typed:
-        under = _with_key(under, key, value_of(config, key))
+    under = lay_over(under, config, typed)
     check_topology(under)
     is_new = any(key.startswith("lora.") for key in typed)
     return under, None if is_new else saved_settings(directory)
-
-
-def _typed_keys(words: Sequence[str]) -> frozenset[str]:
-    """Return the keys of a run's configuration that words set, alone or as a file.
-
-    A file of a preset says its name; one of the other groups stands for them all.
-    """
-    known, found = all_keys(), set()
-    for word in words:
-        key = word.lstrip("+~").partition("=")[0].partition("@")[0]
-        if key == "preset":
-            found.add("preset.name")
-        elif key in _OF_RUN:
-            found |= {name for name in known if name.startswith(f"{key}.")}
-        elif key in known and key.partition(".")[0] in _OVERLAID:
-            found.add(key)
-    return frozenset(found)
-
-
-def _with_key(section: Section, key: str, value: object) -> Section:
-    name, _, rest = key.partition(".")
-    if rest:
-        value = _with_key(getattr(section, name), rest, value)
-    return dataclasses.replace(section, **{name: value})

@@ -8,12 +8,12 @@ the adapter of `lora.path` if that is given.
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeVar
+from collections.abc import Collection, Sequence
 
 from trainer import storage
 from trainer.checkpoint import Store
 from trainer.config.errors import ConfigError
-from trainer.config.schema import DataConfig, LoraConfig, RunConfig, TrainerConfig
+from trainer.config.schema import LoraConfig, RunConfig
 from trainer.model.assemble import initial_arrays
 from trainer.model.state import Arrays
 from trainer.tasks.run_adapters import saved_settings
@@ -25,8 +25,7 @@ from trainer.tasks.state import (
     shapes_of_state,
     weights_in_use,
 )
-
-Section = TypeVar("Section", DataConfig, TrainerConfig)
+from trainer.tasks.typed_over import lay_over, overlaid, typed_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +37,19 @@ class Subject:
     origin: str
 
 
-def open_subject(config: RunConfig) -> Subject:
+def open_subject(config: RunConfig, *, words: Sequence[str]) -> Subject:
     """Open the run that the configuration names, or its preset.
+
+    Args:
+        config: What was typed, with defaults.
+        words: As it was typed: of the rows, even a default counts over a run's.
 
     Raises:
         ConfigError: `run.name` names no run.
     """
     directory = RunDirectory(config)
     if directory.exists():
-        return _open_run(config, directory)
+        return _open_run(config, directory, typed_keys(words, ("data",)))
     if config.run.name is not None:
         raise ConfigError(
             key="run.name",
@@ -57,9 +60,11 @@ def open_subject(config: RunConfig) -> Subject:
     return _open_preset(config)
 
 
-def _open_run(config: RunConfig, directory: RunDirectory) -> Subject:
+def _open_run(
+    config: RunConfig, directory: RunDirectory, typed: Collection[str]
+) -> Subject:
     stored = directory.stored_config()
-    config = dataclasses.replace(
+    under = dataclasses.replace(
         config,
         preset=stored.preset,
         lora=stored.lora,
@@ -68,6 +73,7 @@ def _open_run(config: RunConfig, directory: RunDirectory) -> Subject:
         seed=stored.seed,
         data=overlaid(stored.data, config.data),
     )
+    config = lay_over(under, config, typed)
     session = build_session(config, saved=saved_settings(directory))
     arrays = _base(session, only_frozen=True)
     rule = config.checkpoint.on_corrupt
@@ -102,17 +108,6 @@ def _base(session: Session, *, only_frozen: bool = False) -> Arrays:
         seed=session.config.seed,
         only_frozen=only_frozen,
     )
-
-
-def overlaid(stored: Section, typed: Section) -> Section:
-    """Return a run's section with every key that differs from its default on top."""
-    default = type(typed)()
-    changed = {
-        field.name: getattr(typed, field.name)
-        for field in dataclasses.fields(typed)
-        if getattr(typed, field.name) != getattr(default, field.name)
-    }
-    return dataclasses.replace(stored, **changed)
 
 
 def _runs(root: str) -> str:

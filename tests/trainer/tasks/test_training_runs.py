@@ -1,6 +1,7 @@
 """What a whole run leaves behind, and what a second command does with it."""
 
 import json
+import re
 import socket
 
 import numpy as np
@@ -10,6 +11,7 @@ from gemma.adapters import read_lora
 from gemma.presets import open_preset
 from trainer.__main__ import compose
 from trainer.config.errors import ConfigError, DirectoryInUseError
+from trainer.run import run
 from trainer.tasks.run_directory import RunDirectory
 from trainer.tracking import read_events, read_metrics
 
@@ -124,6 +126,19 @@ def test_a_run_is_found_by_the_keys_it_was_trained_with(runs, capsys):
     loss = evaluated(runs, capsys, "trainer.num_train_steps=1")
     name = next(path.name for path in runs.root.iterdir())
     assert loss == pytest.approx(runs.evaluations(name)[1], rel=1e-6)
+
+
+def test_a_typed_default_counts_over_the_rows_of_a_run(finished, capsys):
+    """All rows are the default; the run was made with the first 20."""
+    words = finished.overrides("task=evaluate", "run.name=whole")
+    words = [word for word in words if not word.startswith("data.eval_rows")]
+    rows = []
+    for more in ([], ["data.eval_rows=null"]):
+        capsys.readouterr()
+        assert run(compose([*words, *more]), [*words, *more]) == 0
+        out = capsys.readouterr().out
+        rows.append(int(re.search(r" rows +([\d,]+)", out)[1].replace(",", "")))
+    assert rows[0] == 20 < rows[1]
 
 
 def test_generation_answers_a_prompt(finished, capsys):
