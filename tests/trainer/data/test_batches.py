@@ -147,6 +147,24 @@ def test_slices_of_processes_tile_the_global_batch(open_rows, slices, pack):
                 assert np.array_equal(step.batch[name], array[rows])
 
 
+@pytest.mark.parametrize("pack", [True, False])
+def test_a_batch_knows_the_rows_that_it_has(open_rows, tokenizer, pack):
+    """Over windows and epochs, whichever of its sequences are built."""
+    data = open_rows(
+        numbered(50),
+        global_batch_size=4,
+        sequence_length=64,
+        pack=pack,
+        pack_window_rows=7,
+    )
+    for step in itertools.islice(data.train.batches(), 20):
+        expected = [f"row {n}." for n in step.row_numbers]
+        assert answers(step.batch, tokenizer) == expected
+        assert data.train.rows.place(step.row_numbers[0]).endswith(
+            f":{step.row_numbers[0] + 1}"
+        )
+
+
 def test_seeds_give_different_orders(open_rows, write_rows, tokenizer):
     path = write_rows(numbered(20))
     first, again, other = (
