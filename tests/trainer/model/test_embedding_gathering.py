@@ -62,3 +62,11 @@ def test_parts_of_whole_lanes_are_gathered_at_once(repository):
 def test_a_small_table_is_gathered_at_once(repository):
     _, _, sizes = gathered(model_on(repository, (2, 4), hidden_dim=16))
     assert sizes == {ROWS // 4 * 16}
+
+
+def test_a_gradient_goes_back_to_the_row_that_it_is_of(repository):
+    model = model_on(repository, (8, 1), hidden_dim=16)
+    table, _, _ = gathered(model)
+    gather = model.placement.constraints(model.tree).embedding
+    gradient = jax.jit(jax.grad(lambda t: (gather(t) * table).sum()))(table)
+    np.testing.assert_array_equal(gradient, table)
