@@ -76,9 +76,13 @@ class WandbTracker:
         self._run.log({**_numbers(values), "step": int(step)})
 
     def event(self, kind: str, facts: Mapping[str, Any] | None = None) -> None:
-        """Keep the newest facts of each kind in the run's summary."""
-        if facts:
-            self._run.summary.update({f"{kind}/{name}": v for name, v in facts.items()})
+        """Keep the newest facts of each kind in the run's summary, but no lists.
+
+        Those are for `events.jsonl`, such as the places of thousands of rows.
+        """
+        single = {n: v for n, v in (facts or {}).items() if not isinstance(v, list)}
+        if single:
+            self._run.summary.update({f"{kind}/{n}": v for n, v in single.items()})
 
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
         """Send a table of what the model answers at a step."""

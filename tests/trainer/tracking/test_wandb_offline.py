@@ -56,6 +56,7 @@ def test_numbers_samples_settings_and_inputs_are_in_the_offline_run(tmp_path):
     tracker.log(2, {"train/loss": math.nan})
     tracker.samples(2, [SAMPLE])
     tracker.event("plan", {"mesh": "1x8"})
+    tracker.event("skipped", {"step": 3, "rows": ["rows.jsonl:7"]})
     tracker.close()
     (log,) = logs(tmp_path)
     lines = list(wandb_files.history(log))
@@ -63,6 +64,10 @@ def test_numbers_samples_settings_and_inputs_are_in_the_offline_run(tmp_path):
     assert lines[0]["train/loss"] == 2.5
     (table,) = log.parent.rglob("samples*.table.json")
     assert json.loads(table.read_text())["data"] == [[2, "p", "r", "b", "a"]]
+    told = wandb_files.summary(log)
+    assert told["plan/mesh"] == "1x8"
+    assert told["skipped/step"] == 3
+    assert "skipped/rows" not in told
     found = wandb_files.settings(log)
     assert found["lora"] == {"rank": 8}
     assert [item["digest"] for item in found["inputs"]] == ["aa11", "bb22"]

@@ -39,6 +39,16 @@ def history(path):
             }
 
 
+def summary(path):
+    found = {}
+    for record in records(path):
+        if record.WhichOneof("record_type") == "summary":
+            for item in record.summary.update:
+                key = item.key or "/".join(item.nested_key)
+                found[key] = json.loads(item.value_json)
+    return found
+
+
 def settings(path):
     found = {}
     for record in records(path):
