@@ -16,6 +16,9 @@ from typing import Any, ClassVar, Literal, Self
 AttentionKind = Literal["local", "global"]
 Architecture = Literal["gemma", "gemma3"]
 
+EMBEDDING = "token_embedding/embeddings"
+"""Path of the table that turns ids into vectors, and hidden states into logits."""
+
 HEADS_FIRST = frozenset(("query", "key", "value"))
 """Projections with a kernel of (heads, hidden_dim, head_dim)."""
 
@@ -154,7 +157,7 @@ class GemmaConfig:
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Map every variable path to its shape, in the order of the Keras model."""
         shapes: dict[str, tuple[int, ...]] = {}
-        shapes["token_embedding/embeddings"] = (self.vocabulary_size, self.hidden_dim)
+        shapes[EMBEDDING] = (self.vocabulary_size, self.hidden_dim)
         for layer in range(self.num_layers):
             for path, shape in self.block_shapes().items():
                 shapes[f"decoder_block_{layer}/{path}"] = shape

@@ -138,7 +138,7 @@ def _write_weights(finished: Finished) -> list[str]:
     run, weights = finished.run, finished.weights
     config, model, artifacts = run.config, run.session.model, run.directory.artifacts
     written = []
-    if model.lora is not None:
+    if model.has_only_adapters:
         load_weights = config.preset.load_weights
         base_hash = hash_of_base(model, weights, load_weights=load_weights)
         path = write_adapter(artifacts / "lora", model, weights, base_hash=base_hash)
@@ -208,7 +208,7 @@ def _card_facts(
         data=f"{rows:,} rows of {config.data.source}",
         data_digest=run.data.fingerprint,
         command=command,
-        adapter=lora is not None,
+        adapter=run.session.model.has_only_adapters,
         full_preset=config.artifacts.preset,
         lora={} if lora is None else dataclasses.asdict(lora),
         environment=environment,

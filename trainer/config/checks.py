@@ -8,7 +8,6 @@ cannot begin says so before JAX is imported.
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import os
 import re
@@ -21,7 +20,8 @@ from trainer.config.distributed_schema import (
 )
 from trainer.config.errors import ConfigError, ConfigErrors
 from trainer.config.launch_checks import launch_problems, launched_processes
-from trainer.config.limits import PROJECTIONS, value_problems
+from trainer.config.limits import value_problems
+from trainer.config.lora_checks import STEPPING, lora_problems
 from trainer.config.machine_checks import machine_problems
 from trainer.config.mesh_shape import (
     check_batch,
@@ -36,7 +36,7 @@ from trainer.config.wandb_mode import choose_mode
 
 __all__ = ["ConfigError", "ConfigErrors", "check", "find_problems", "raise_problems"]
 
-_STEPPING = ("train", "plan")  # tasks that are about a step of training
+
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -72,7 +72,7 @@ def find_problems(config: RunConfig) -> list[ConfigError]:
         *_step_problems(config),
         *machine_problems(config),
         *_data_problems(config),
-        *_lora_problems(config),
+        *lora_problems(config),
         *_quantize_problems(config),
         *_run_problems(config),
         *_tracker_problems(config),
@@ -114,7 +114,7 @@ def _mesh_problems(config: RunConfig) -> Iterator[ConfigError]:
     except ConfigError as error:
         yield error
         return
-    if config.task in _STEPPING and config.trainer.forward_size > 0:
+    if config.task in STEPPING and config.trainer.forward_size > 0:
         try:
             whole = max(config.trainer.global_batch_size, 0)
             check_batch(shape, config.trainer.forward_size, whole)
@@ -182,37 +182,11 @@ def _data_problems(config: RunConfig) -> Iterator[ConfigError]:
             )
 
 
-def _lora_problems(config: RunConfig) -> Iterator[ConfigError]:
-    lora = config.lora
-    if lora.rank > 0 and not lora.targets:
-        yield ConfigError(
-            key="lora.targets",
-            expected="at least one pattern of layer names",
-            received="[]",
-            fix="lora.targets=[query,value], or lora=none for full fine-tuning",
-        )
-    meant = [_meant_target(pattern) for pattern in lora.targets]
-    if lora.rank > 0 and meant != lora.targets:
-        yield ConfigError(
-            key="lora.targets",
-            expected=f"patterns that match some of {listing(PROJECTIONS)}",
-            received=f"[{','.join(lora.targets)}]",
-            fix=f"lora.targets=[{','.join(dict.fromkeys(meant))}]",
-        )
-    if lora.rank == 0 and lora.path:
-        yield ConfigError(
-            key="lora.path",
-            expected="null, since lora.rank is 0 and nothing takes an adapter",
-            received=lora.path,
-            fix=f"lora=rank8 lora.path={lora.path}",
-        )
-
-
 def _quantize_problems(config: RunConfig) -> Iterator[ConfigError]:
     preset = config.preset
     if preset.quantize == "none":
         return
-    if config.lora.rank == 0 and config.task in _STEPPING:
+    if config.lora.rank == 0 and config.task in STEPPING:
         yield ConfigError(
             key="lora.rank",
             expected=f"1 or more, since preset.quantize={preset.quantize} freezes the "
@@ -275,13 +249,6 @@ def _backend_problems() -> Iterator[ConfigError]:
             received=chosen,
             fix="unset KERAS_BACKEND",
         )
-
-
-def _meant_target(pattern: str) -> str:
-    """Return a pattern that selects projections, or else the nearest name of one."""
-    if fnmatch.filter(PROJECTIONS, pattern):
-        return pattern
-    return nearest(pattern, PROJECTIONS) or PROJECTIONS[0]
 
 
 def _missing(key: str, expected: str, example: str) -> ConfigError:

@@ -114,6 +114,9 @@ class LoraConfig:
     """`keras`: Keras's factors; `shared`: one A for all heads, as PEFT has it."""
     dropout: float = 0.0
     """Probability of dropping an input of an adapter while training."""
+    train_embedding: bool = False
+    """Train the embedding beside the adapters, in float32: for new words or languages.
+    No file of adapters can hold it: `artifacts/preset` has both, and no other file."""
     path: str | None = None
     """Adapter to start from or to use: a `.lora.h5` file, or a directory of PEFT's."""
 

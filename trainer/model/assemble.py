@@ -12,12 +12,14 @@ from collections.abc import Iterable
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
+from keras.dtype_policies import DTypePolicy, DTypePolicyMap
 
 from gemma.abstract import build_abstract, is_abstract
 from gemma.adapters import Adapter
 from gemma.attention import Attention
 from gemma.backbones.backbone import Backbone
 from gemma.backbones.families import backbone_class
+from gemma.config import EMBEDDING
 from gemma.lora import LoraSettings
 from gemma.presets import Preset
 from gemma.quantized.grid import Quantization
@@ -57,6 +59,16 @@ class Model:
         return self.stacked.tree
 
     @property
+    def trains_embedding(self) -> bool:
+        """Whether the embedding is trained, beside adapters or with all weights."""
+        return EMBEDDING in self.trainable
+
+    @property
+    def has_only_adapters(self) -> bool:
+        """Whether adapters are all that is trained, so that their file has it all."""
+        return self.lora is not None and not self.trains_embedding
+
+    @property
     def quantization(self) -> Quantization | None:
         """How the base is kept, `int8` or `int4`; None for floats."""
         return self.stacked.backbone.quantization
@@ -94,6 +106,7 @@ def build_model(
     *,
     dtype: str,
     lora: LoraSettings | None,
+    train_embedding: bool = False,
     quantize: Quantization | None = None,
     attend: Attention | None = None,
 ) -> Model:
@@ -104,12 +117,13 @@ def build_model(
         mesh: Mesh of `batch` x `model`.
         dtype: Of frozen weights and computation.
         lora: Adapters to train; None trains all weights, kept in float32.
+        train_embedding: Train the embedding beside adapters, kept in float32.
         quantize: Keep the base in 8 or 4 bits; then nothing but adapters is trained.
         attend: How tokens attend to each other; None: what suits the mesh's devices.
     """
     placement = place(mesh, preset.config, lora)
     is_frozen = lora is not None or quantize is not None
-    policy = dtype if is_frozen or dtype == "float32" else f"mixed_{dtype}"
+    policy = _policy(dtype, is_frozen=is_frozen, train_embedding=train_embedding)
     backbone = build_abstract(lambda: _backbone(preset, policy, lora, quantize))
     assert is_abstract(backbone.variables)
     stacked = Stacked(backbone)
@@ -119,8 +133,9 @@ def build_model(
         placement.constraints(stacked.tree),
         attend or Attention.on_mesh(mesh),
     )
+    also = {EMBEDDING} if train_embedding else set()
     trainable = tuple(
-        p for p, v in stacked.tree.items() if v.is_adapter or not is_frozen
+        p for p, v in stacked.tree.items() if v.is_adapter or not is_frozen or p in also
     )
     return Model(
         stacked=stacked,
@@ -152,8 +167,8 @@ def initial_arrays(
         PresetError: The adapters were trained on another base.
     """
     sharding = model.placement.sharding
-    left_out = set(model.trainable) if only_frozen else set()
-    tree = {path: v for path, v in model.tree.items() if path not in left_out}
+    restored = set(model.trainable) if only_frozen else set()
+    tree = {path: v for path, v in model.tree.items() if path not in restored}
     weights = {p: v for p, v in tree.items() if not v.is_adapter}
     adapters = {p: v for p, v in tree.items() if v.is_adapter}
     if load_weights:
@@ -165,7 +180,12 @@ def initial_arrays(
                 )
                 if model.quantization is not None:
                     source = QuantizedWeights(source, model.quantization)
-                arrays = load_arrays(weights, source, sharding)
+                left_out = {
+                    p: v
+                    for p, v in model.tree.items()
+                    if p in restored and not v.is_adapter
+                }
+                arrays = load_arrays(weights, source, sharding, left_out=left_out)
     else:
         arrays = random_arrays(weights, sharding, seed=seed)
         check_base(adapter, model.preset, lambda: _hash_of_arrays(model, arrays))
@@ -193,9 +213,23 @@ def _hash_of_arrays(model: Model, arrays: Arrays) -> str:
     return hash_of_arrays(model.preset, model.tree, arrays, everywhere)
 
 
+def _policy(
+    dtype: str, *, is_frozen: bool, train_embedding: bool
+) -> str | DTypePolicyMap:
+    """Return the dtypes of the layers: what is trained is kept in float32."""
+    trained = f"mixed_{dtype}" if dtype != "float32" else dtype
+    if not is_frozen:
+        return trained
+    if not train_embedding:
+        return dtype
+    policy = DTypePolicyMap(default_policy=dtype)
+    policy[EMBEDDING.partition("/")[0]] = DTypePolicy(trained)
+    return policy
+
+
 def _backbone(
     preset: Preset,
-    policy: str,
+    policy: str | DTypePolicyMap,
     lora: LoraSettings | None,
     quantize: Quantization | None,
 ) -> Backbone:

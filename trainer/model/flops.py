@@ -35,10 +35,12 @@ class StepFlops:
     Attributes:
         config: Dimensions.
         lora: Adapters to train; None trains all weights, the embedding too.
+        trains_embedding: The embedding is trained beside adapters.
     """
 
     config: GemmaConfig
     lora: LoraSettings | None
+    trains_embedding: bool = False
 
     def of(self, *, lengths: Sequence[int], loss_tokens: int) -> int:
         """Return the operations of a step, all devices together.
@@ -71,12 +73,13 @@ class StepFlops:
         kernels = sum(math.prod(s) for path, s in shapes if path.endswith("/kernel"))
         return self.config.num_layers * kernels * self._each_weight()
 
-    def _each_weight(self) -> int:
-        return FORWARD + TO_ACTIVATIONS + (TO_WEIGHTS if self.lora is None else 0)
+    def _each_weight(self, *, is_trained: bool = False) -> int:
+        is_trained = is_trained or self.lora is None
+        return FORWARD + TO_ACTIVATIONS + (TO_WEIGHTS if is_trained else 0)
 
     def _logits(self) -> int:
         table = self.config.vocabulary_size * self.config.hidden_dim
-        return table * self._each_weight()
+        return table * self._each_weight(is_trained=self.trains_embedding)
 
     def _adapters(self) -> int:
         """Return the operations of all factors for a token.

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 from gemma.attention.blocked import LARGEST_BLOCK
-from gemma.config import GemmaConfig
+from gemma.config import EMBEDDING, GemmaConfig
 from gemma.layout import LayoutTable, table
 from gemma.lora import LoraSettings
 from gemma.quantized.grid import Quantization
@@ -28,12 +29,13 @@ class DeviceBytes:
     """Bytes on each device, by what they are for.
 
     Attributes:
-        weights: Of the base, whole or quantized.
+        weights: Of the base, whole or quantized, as they lie between steps.
         adapters: Their factors.
         optimizer: Slots and averages.
-        gradients: Of what is trained.
-        activations: What the backward pass needs, and room to work in; the program.
-        loss: Hidden states, tiles of logits and sums.
+        gradients: Of what is trained; twice where microbatches are added up.
+        activations: What the backward pass keeps and works on beyond the loss's room:
+            weights that are gathered or laid out anew for it too, and the program.
+        loss: Hidden states with their gradient, and a chunk's tile of logits.
     """
 
     weights: int
@@ -62,6 +64,7 @@ class MemoryPlan:
         config: Dimensions of the model.
         dtype: Of frozen weights and computation.
         lora: Adapters; None where all weights are trained, or none of them.
+        train_embedding: The embedding is trained beside adapters, kept in float32.
         quantize: Bits of the base; None for floats.
         sequence_length: Tokens of a sequence.
         microbatch_size: Sequences per forward, on all devices.
@@ -77,6 +80,7 @@ class MemoryPlan:
     config: GemmaConfig
     dtype: str
     lora: LoraSettings | None
+    train_embedding: bool = False
     quantize: Quantization | None = None
     sequence_length: int
     microbatch_size: int
@@ -93,6 +97,11 @@ class MemoryPlan:
         """Whether the weights themselves are trained, kept in float32."""
         return self.lora is None and self.quantize is None
 
+    def trains(self, path: str) -> bool:
+        """Return whether the variable of a path is trained."""
+        also = self.train_embedding and path == EMBEDDING
+        return self.is_full or "/lora_kernel_" in path or also
+
     def layout(self, shape: tuple[int, int]) -> LayoutTable:
         """Return where every variable lies on a mesh of `batch` x `model`."""
         return _layout(
@@ -101,6 +110,7 @@ class MemoryPlan:
             "float32" if self.is_full else self.dtype,
             self.lora,
             self.quantize,
+            EMBEDDING if self.train_embedding else None,
         )
 
     def bytes_per_device(self, shape: tuple[int, int]) -> int:
@@ -113,7 +123,7 @@ class MemoryPlan:
         rows = layout.rows
         adapters = sum(r.bytes_per_device for r in rows if "/lora_kernel_" in r.path)
         weights = layout.bytes_per_device - adapters
-        trained = weights if self.is_full else adapters
+        trained = sum(r.bytes_per_device for r in rows if self.trains(r.path))
         work = self._work(layout)
         # one sum over microbatches beside the gradient that is added to it
         copies = 2 if self.microbatches > 1 else 1
@@ -132,6 +142,7 @@ class MemoryPlan:
             layout=layout,
             item_bytes=4 if self.dtype == "float32" else 2,
             is_full=self.is_full,
+            trains_table=self.trains(EMBEDDING),
             is_quantized=self.quantize is not None,
             sequence_length=self.sequence_length,
             microbatch_size=self.microbatch_size,
@@ -149,5 +160,14 @@ def _layout(
     dtype: str,
     lora: LoraSettings | None,
     quantize: Quantization | None,
+    in_float32: str | None,
 ) -> LayoutTable:
-    return table(config, shape, dtype=dtype, lora=lora, quantize=quantize)
+    """Return a layout in which the variable of one path is kept in float32."""
+    found = table(config, shape, dtype=dtype, lora=lora, quantize=quantize)
+    rows = (
+        dataclasses.replace(row, dtype="float32", bytes=4 * math.prod(row.shape))
+        if row.path == in_float32
+        else row
+        for row in found.rows
+    )
+    return dataclasses.replace(found, rows=tuple(rows))

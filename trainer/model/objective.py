@@ -18,8 +18,6 @@ from trainer.model.loss_terms import LossTerms
 from trainer.model.placement import MODEL
 from trainer.model.state import Arrays
 
-EMBEDDING = "token_embedding/embeddings"
-
 Weights = Mapping[str, jax.Array]
 Batch = Mapping[str, jax.Array]
 TrainingLoss = Callable[[Arrays, Arrays, Batch, jax.Array | None], LossSums]
@@ -71,7 +69,7 @@ def training_loss(
             batch["loss_mask"],
             form=form,
             terms=terms,
-            table_is_trained=EMBEDDING in model.trainable,
+            table_is_trained=model.trains_embedding,
         )
 
     return loss

@@ -15,7 +15,7 @@ import jax
 import keras
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gemma.config import GemmaConfig
+from gemma.config import EMBEDDING, GemmaConfig
 from gemma.layout import LARGE_BYTES, gemma_layout_map, most_devices, rule_of
 from gemma.lora import LoraSettings
 from gemma.stacked import Constraints, StackedVariable
@@ -99,7 +99,7 @@ class Placement:
 
     def _embedding(self, tree: dict[str, StackedVariable]) -> Constraint:
         """Make an embedding whole over `batch`; `model` keeps splitting it."""
-        whole = tree.get("token_embedding/embeddings")
+        whole = tree.get(EMBEDDING)
         if whole is None:  # integers and scales have only their rows in common
             rows = next(v for p, v in tree.items() if p.startswith("token_embedding/"))
             axis = MODEL if self.spec(rows)[0] == MODEL else None

@@ -26,13 +26,24 @@ def load_arrays(
     tree: Tree,
     source: WeightSource,
     sharding: Callable[[StackedVariable], NamedSharding],
+    *,
+    left_out: Tree | None = None,
 ) -> Arrays:
     """Read every variable of `tree` from `source`, each slice once per process.
+
+    Args:
+        tree: Variables to read.
+        source: Where they are.
+        sharding: Where each lies on the devices.
+        left_out: Variables of the source that come from elsewhere.
 
     Raises:
         PresetFileError: A variable would stay unread, or one would be read twice.
     """
-    members = [member.path for variable in tree.values() for member in variable.members]
+    whole = tree | (left_out or {})
+    members = [
+        member.path for variable in whole.values() for member in variable.members
+    ]
     check_each_once(members, source.paths())
     return {
         path: _assemble(variable, sharding(variable), source.read_into)

@@ -32,6 +32,7 @@ class Work:
         layout: Where its variables lie.
         item_bytes: Of the dtype of computation.
         is_full: All weights are trained.
+        trains_table: The embedding is trained.
         is_quantized: The base is kept in 8 or 4 bits.
         sequence_length: Tokens of a sequence.
         microbatch_size: Sequences per forward, on all devices.
@@ -45,6 +46,7 @@ class Work:
     layout: LayoutTable
     item_bytes: int
     is_full: bool
+    trains_table: bool
     is_quantized: bool
     sequence_length: int
     microbatch_size: int
@@ -108,19 +110,27 @@ class Work:
 def activation_bytes(work: Work) -> int:
     """Return what is kept for the backward pass, and the most it takes beside that.
 
-    Where the loss takes more for a while, only the difference to that counts.
+    The backward pass of the layers and the loss take turns: of the former only what it
+    takes beyond the latter counts. The table that the loss gathers counts here.
     """
-    return _kept(work) + max(_backward(work) - loss_bytes(work), 0)
+    loss = loss_bytes(work)
+    return _kept(work) + max(_backward(work) - loss, _gathered_table(work))
 
 
 def loss_bytes(work: Work) -> int:
-    """Return the bytes of the loss: the table, hidden states twice, and a chunk."""
-    batch, model = work.layout.mesh_shape
+    """Return the bytes of the loss: hidden states and their gradient, and a chunk.
+
+    A chunk meets a tile of the table at a time. A trained table has two passes over
+    tiles, in which each tile's own gradient is added up in float32.
+    """
+    _, model = work.layout.mesh_shape
     config = work.config
     tokens = min(work.loss_chunk_tokens, work.tokens)
     tile = min(config.vocabulary_size // model, LARGEST_TILE)
     chunk = tokens * (2 * tile + 2 * config.hidden_dim) * FLOAT32
-    return _gathered_table(work) + 3 * work.hidden + chunk
+    if work.trains_table:
+        chunk += tile * config.hidden_dim * FLOAT32
+    return 3 * work.hidden + chunk
 
 
 def _gathered_table(work: Work) -> int:
@@ -170,21 +180,23 @@ def _backward(work: Work) -> int:
     live += 2 * max(again, 1) * work.heads + max(again, 1) * _scores(work)
     gathered = work.period if work.layout.mesh_shape[0] > 1 else 1
     live += gathered * work.layer_weights + _laid_out_anew(work)
-    if work.is_full:
-        return round(FRAGMENTS * live) + _training_weights(work)
-    return round(FRAGMENTS * live)
+    return round(FRAGMENTS * live) + _training_weights(work)
 
 
 def _training_weights(work: Work) -> int:
-    """Return what training all weights takes beside their gradients.
+    """Return what training all weights, or the table, takes beside their gradients.
 
-    The layers' weights in the dtype of computation, for the whole stack; hidden states
-    that are gathered for the gradients of a layer's weights; and the fragments of all
-    gradients.
+    The fragments of all gradients, and where all weights are trained: the layers' in
+    the dtype of computation, for the whole stack, and hidden states that are gathered
+    for the gradients of a layer's weights.
     """
+    if not work.trains_table:
+        return 0
     rows = work.layout.rows
-    trained = sum(row.bytes_per_device for row in rows)
     table = next(row for row in rows if row.path.startswith("token_embedding"))
+    if not work.is_full:
+        return round((FRAGMENTS - 1) * table.bytes_per_device)
+    trained = sum(row.bytes_per_device for row in rows)
     cast = (trained - table.bytes_per_device) * work.item_bytes // FLOAT32
     live = cast if work.item_bytes < FLOAT32 else 0
     live += GATHERED_FOR_WEIGHTS * work.hidden

@@ -109,11 +109,19 @@ def _check_adapter(config: RunConfig, directory: RunDirectory) -> None:
     """Refuse `peft` before weights are read, where there is no adapter.
 
     Raises:
-        ConfigError: The run trained all weights, or no adapter was named.
+        ConfigError: The run trained more than an adapter, or no adapter was named.
     """
     is_run = directory.exists()
     lora = directory.stored_config().lora if is_run else config.lora
     has_adapter = lora.rank > 0 and (is_run or lora.path is not None)
+    if config.export.format == "peft" and is_run and lora.train_embedding:
+        raise ConfigError(
+            key="export.format",
+            expected="preset or hf, since the embedding was trained beside the adapter "
+            "(lora.train_embedding=true)",
+            received="peft",
+            fix="export.format=hf",
+        )
     if config.export.format == "peft" and not has_adapter:
         raise ConfigError(
             key="export.format",

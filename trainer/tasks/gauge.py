@@ -27,7 +27,11 @@ class Gauge:
 
     def __init__(self, parts: Assembly, chip: Chip | None) -> None:
         model, devices = parts.model, parts.mesh.size
-        self._flops = StepFlops(config=model.preset.config, lora=model.lora)
+        self._flops = StepFlops(
+            config=model.preset.config,
+            lora=model.lora,
+            trains_embedding=model.trains_embedding,
+        )
         self._peak = chip.peak_flops_per_second * devices if chip else None
 
     def __call__(self, step: StepFacts) -> dict[str, float]:

@@ -78,4 +78,6 @@ def _trained_what(session: Session) -> str:
     lora = session.model.lora
     if lora is None:
         return "all weights"
-    return f"LoRA rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.targets)}"
+    also = "" if session.model.has_only_adapters else ", and the embedding"
+    targets = ", ".join(lora.targets)
+    return f"LoRA rank {lora.rank}, alpha {lora.alpha:g}, on {targets}{also}"

@@ -142,7 +142,13 @@ def assemble(
         is_packed=config.data.pack,
     )
     model = build_model(
-        preset, mesh, dtype=dtype, lora=lora, quantize=quantize, attend=attend
+        preset,
+        mesh,
+        dtype=dtype,
+        lora=lora,
+        train_embedding=config.lora.train_embedding and lora is not None,
+        quantize=quantize,
+        attend=attend,
     )
     remat = choose_remat(
         config.trainer.remat, plan, choice.shape, bytes_per_device=bytes_per_device

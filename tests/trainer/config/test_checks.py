@@ -163,6 +163,24 @@ def test_a_wrong_word_is_told_with_what_would_be_right(typed, key, expected, fix
             "lora=rank8",
         ),
         (
+            ["lora=none", "lora.train_embedding=true"],
+            "lora.train_embedding",
+            "every weight is trained",
+            "or lora=rank8",
+        ),
+        (
+            ["preset.quantize=int4", "lora.train_embedding=true"],
+            "lora.train_embedding",
+            "frozen by preset.quantize=int4",
+            "preset.quantize=none",
+        ),
+        (
+            ["lora.train_embedding=true", "artifacts.preset=false"],
+            "artifacts.preset",
+            "what no file of adapters can hold",
+            "artifacts.preset=true",
+        ),
+        (
             ["preset.quantize=int8", "preset.load_weights=false"],
             "preset.load_weights",
             "quantizes weights that are read",

@@ -87,6 +87,18 @@ def test_full_fine_tuning_keeps_float32_weights_under_bfloat16(golden):
     assert model.trainable_count == model.parameter_count == 168_048
 
 
+def test_a_trained_embedding_is_float32_between_bfloat16_layers(golden):
+    mesh = build_mesh((1, 1), jax.devices()[:1])
+    model = build_model(
+        golden, mesh, dtype="bfloat16", lora=lora_settings(4), train_embedding=True
+    )
+    trainable, frozen = split(arrays_of(model), model)
+    assert trainable["token_embedding/embeddings"].dtype == "float32"
+    assert {a.dtype.name for a in frozen.values()} == {"bfloat16"}
+    assert model.stacked.backbone.token_embedding.compute_dtype == "bfloat16"
+    assert (model.trains_embedding, model.has_only_adapters) == (True, False)
+
+
 def test_random_weights_depend_on_the_seed_and_not_on_the_mesh(golden):
     one = arrays_of(model_of(golden, (1, 1)), load_weights=False)
     many = arrays_of(model_of(golden, (2, 4)), load_weights=False)

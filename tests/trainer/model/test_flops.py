@@ -47,6 +47,14 @@ def test_adapters_by_hand():
     assert got == frozen + 12 * 4 * 6 * PAIRS * 3 + adapters == 424_736
 
 
+def test_an_embedding_trained_beside_adapters_counts_its_own_gradient():
+    lora = lora_settings(2)
+    batch = {"lengths": [10, 10, 10], "loss_tokens": 7}
+    frozen = StepFlops(config=SMALL, lora=lora).of(**batch)
+    trained = StepFlops(config=SMALL, lora=lora, trains_embedding=True).of(**batch)
+    assert trained - frozen == 2 * 7 * SMALL.vocabulary_size * SMALL.hidden_dim
+
+
 def test_a_shared_factor_is_used_once():
     lora = lora_settings(3, targets=["value"], factorisation="shared")
     adapted = StepFlops(config=SMALL, lora=lora)._adapters()

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from gemma.abstract import build_abstract
+from gemma.config import EMBEDDING
 from gemma.lora import lora_settings
 from gemma.presets import open_preset
 from tests.trainer.training.planting import poison
 from trainer.config.schema import OptimizerConfig
 from trainer.distribution.mesh import build_mesh
 from trainer.model.assemble import build_model, initial_arrays, split
-from trainer.model.objective import EMBEDDING, training_loss
+from trainer.model.objective import training_loss
 from trainer.training.guard import recent_slots
 from trainer.training.optimizer import StackedOptimizer
 from trainer.training.schedule import Schedule

@@ -72,7 +72,7 @@ def _gathers(plan: MemoryPlan, shape: tuple[int, int]) -> Collective:
 
 def _gradients(plan: MemoryPlan, shape: tuple[int, int]) -> Collective:
     rows = plan.layout(shape).rows
-    trained = [r for r in rows if plan.is_full or "/lora_kernel_" in r.path]
+    trained = [r for r in rows if plan.trains(r.path)]
     each = sum(math.prod(r.shape) * 4 // _over_model(r.spec, shape[1]) for r in trained)
     return Collective(
         kind="all-reduce",

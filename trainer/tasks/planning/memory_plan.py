@@ -44,21 +44,20 @@ def memory_plan(
     target = Target(platform, largest_fused_head_dim)
     trainer, preset = config.trainer, config.preset
     quantize = None if preset.quantize == "none" else preset.quantize
-    only_adapters = lora is not None or quantize is not None
-
     known: dict[tuple[int, int], int] = {}  # a search asks for one mesh many times
 
     def slots(layout: LayoutTable) -> int:
         shape = layout.mesh_shape
         if shape not in known:
-            trained = trained_arrays(layout, dimensions, only_adapters=only_adapters)
+            trained = trained_arrays(layout, dimensions, trains=plan.trains)
             known[shape] = slot_bytes(config.optimizer, trained, shape)
         return known[shape]
 
-    return MemoryPlan(
+    plan = MemoryPlan(
         config=dimensions,
         dtype=preset.dtype,
         lora=lora,
+        train_embedding=config.lora.train_embedding and lora is not None,
         quantize=quantize,
         sequence_length=config.data.sequence_length,
         microbatch_size=trainer.forward_size,
@@ -70,6 +69,7 @@ def memory_plan(
         slot_bytes=slots,
         program_bytes=_program_bytes(dimensions, platform),
     )
+    return plan
 
 
 def _attention(config: RunConfig, dimensions: GemmaConfig, target: Target) -> str:

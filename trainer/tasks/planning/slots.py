@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -63,19 +63,19 @@ def slot_bytes(
 
 
 def trained_arrays(
-    table: LayoutTable, config: GemmaConfig, *, only_adapters: bool
+    table: LayoutTable, config: GemmaConfig, *, trains: Callable[[str], bool]
 ) -> dict[str, TrainedArray]:
     """Return the stacked arrays that are trained, in the order of the table.
 
     Args:
         table: Layout of the model on the mesh.
         config: Dimensions, which say which layers are stacked together.
-        only_adapters: Nothing but adapters is trained.
+        trains: Whether the variable of a path is trained.
     """
     stack_of = {i: stack.name for stack in stacks(config) for i in stack.layers}
     kinds: dict[str, list[Row]] = {}
     for row in table.rows:
-        if only_adapters and "/lora_kernel_" not in row.path:
+        if not trains(row.path):
             continue
         block, _, rest = row.path.partition("/")
         layer = block.removeprefix("decoder_block_")

@@ -17,6 +17,7 @@ CASES = [
     ["preset.quantize=int4"],
     ["preset.quantize=int8", "lora.targets=['*']", "optimizer=muon"],
     ["preset.dtype=bfloat16", "lora.factorisation=shared", "optimizer.ema_decay=0.9"],
+    ["preset.dtype=bfloat16", "lora.train_embedding=true"],
 ]
 
 
