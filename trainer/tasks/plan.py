@@ -42,14 +42,20 @@ def run_plan(config: RunConfig, screen: Screen, *, words: Sequence[str] = ()) ->
     """
     config, saved = _of_run(config, typed_keys(words, _OVERLAID))
     target = target_of(planned_topology(config))
-    plan = make_plan(prepare(config, target, saved=saved), confirm=config.plan.confirm)
+    planned = prepare(config, target, saved=saved)
+    plan = make_plan(planned, confirm=config.plan.confirm, say=_aside)
     if config.plan.format == "json":
         if target.devices is None:
-            print(plan.source, file=sys.stderr)
+            _aside(plan.source)
         print(plan.to_json())
     else:
         show(screen, plan)
     return FITS if plan.fits else DOES_NOT_FIT
+
+
+def _aside(text: str) -> None:
+    """Show a line that is no part of the plan: standard output may hold JSON."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _of_run(

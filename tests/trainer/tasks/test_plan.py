@@ -195,6 +195,30 @@ def test_what_is_typed_counts_over_a_run_even_where_it_is_a_default(planned, tmp
     assert plan["bytes_per_device"] == default["bytes_per_device"]
 
 
+def test_full_fine_tuning_that_does_not_fit_is_told_what_adapters_need(planned):
+    words = ["preset=gemma2_9b_en", "mesh=1x1", "plan.topology=h100:1"]
+    words += ["trainer.global_batch_size=1", "trainer.remat=block"]
+    code, plan = planned(*words, "lora=none")
+    told = {change["change"]: change for change in plan["advice"]}
+    assert code == 5
+    for other in (["lora=rank8"], ["lora=none", "optimizer=adafactor"]):
+        _, instead = planned(*words, *other)
+        found = told[other[-1]]
+        assert found["total_bytes_per_device"] == instead["total_bytes_per_device"]
+        assert found["fits"] == instead["fits"]
+    assert told["lora=rank8"]["fits"]
+
+
+def test_a_compilation_is_announced_beside_the_plan(capsys, tmp_path):
+    words = [*TINY, "task=plan", "plan.format=json", f"run.root={tmp_path}"]
+    words += ["trainer.global_batch_size=2", "data.sequence_length=64"]
+    assert run(compose(words), words) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["fits"]
+    told = "compiling for cpu:8, mesh 2x4: 2 sequences of 64 tokens\n"
+    assert err == told
+
+
 def test_a_run_on_another_mesh_is_checked_again(planned, tmp_path):
     words = ["preset=gemma2_tiny_en", f"run.root={tmp_path}", "run.name=mine"]
     stored = compose([*words, "mesh=2x4"])

@@ -1,7 +1,7 @@
 """The chips of a plan: how many, how much memory, and descriptions to compile for.
 
-Turns `plan.topology`, or the devices of this machine, into a `Target`. It refuses to
-know models: what a step needs of the chips is the subject of its neighbours.
+Turns `plan.topology`, or the devices of this machine, into `PlannedChips`. It refuses
+to know models: what a step needs of the chips is the subject of its neighbours.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TPU_OPTIONS: dict[str, dict[str, object]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Target:
+class PlannedChips:
     """What a plan is for.
 
     Attributes:
@@ -55,7 +55,7 @@ class Target:
     largest_fused_head_dim: int = 128
 
 
-def target_of(topology: Topology | None) -> Target:
+def target_of(topology: Topology | None) -> PlannedChips:
     """Return the chips of a topology, of this machine where there is none.
 
     Raises:
@@ -74,7 +74,7 @@ def target_of(topology: Topology | None) -> Target:
     )
 
 
-def undescribed(topology: Topology) -> Target:
+def undescribed(topology: Topology) -> PlannedChips:
     """Return chips of TPUs or NVIDIA's that nothing compiles for."""
     if topology.platform == "tpu":
         usable = _USABLE_GIB[topology.chip] * GIB
@@ -82,7 +82,7 @@ def undescribed(topology: Topology) -> Target:
     else:
         usable = CHIPS[topology.chip].memory_bytes * _GPU_SHARE
         reason = "NVIDIA chips that are not here are planned by estimate"
-    return Target(
+    return PlannedChips(
         name=str(topology),
         platform=topology.platform,
         num_devices=topology.devices,
@@ -94,11 +94,11 @@ def undescribed(topology: Topology) -> Target:
     )
 
 
-def _here() -> Target:
+def _here() -> PlannedChips:
     devices = jax.devices()
     first = devices[0]
     known = chip_of(first.device_kind)
-    return Target(
+    return PlannedChips(
         name=f"{known.name if known else first.device_kind}:{len(devices)}, here",
         platform=first.platform,
         num_devices=len(devices),
@@ -108,7 +108,7 @@ def _here() -> Target:
     )
 
 
-def _simulated(topology: Topology) -> Target:
+def _simulated(topology: Topology) -> PlannedChips:
     devices = jax.devices("cpu")
     if len(devices) < topology.devices:
         raise ConfigError(
@@ -117,7 +117,7 @@ def _simulated(topology: Topology) -> Target:
             received=str(topology),
             fix="one command for each number of devices",
         )
-    return Target(
+    return PlannedChips(
         name=str(topology),
         platform="cpu",
         num_devices=topology.devices,

@@ -7,7 +7,7 @@ text. Nothing is compiled or allocated: there may be no memory left for it.
 from __future__ import annotations
 
 from trainer.config.schema import RunConfig
-from trainer.tasks.planning.chips import Target
+from trainer.tasks.planning.chips import PlannedChips
 from trainer.tasks.planning.preparing import prepare, search_of
 from trainer.tasks.planning.telling import by_purpose, size, told
 
@@ -29,7 +29,7 @@ def explain_memory(
         bytes_per_device: Memory of a device; None where nobody knows.
         largest_fused_head_dim: Of cuDNN's attention there.
     """
-    target = Target(
+    target = PlannedChips(
         name=f"{platform}:{num_devices}",
         platform=platform,
         num_devices=num_devices,

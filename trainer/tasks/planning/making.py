@@ -7,13 +7,14 @@ estimate stands in its place, and the plan says so.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from trainer.config.mesh_shape import auto_shapes
 from trainer.config.schema import RunConfig
 from trainer.config.topology import larger_topologies
 from trainer.model.flops import StepFlops
 from trainer.model.memory import DeviceBytes
-from trainer.tasks.planning.chips import Target
+from trainer.tasks.planning.chips import PlannedChips
 from trainer.tasks.planning.collectives import Collective
 from trainer.tasks.planning.compiling import Compilation, compile_program
 from trainer.tasks.planning.confirming import Sizes, confirmed
@@ -21,18 +22,22 @@ from trainer.tasks.planning.estimated_collectives import estimated_collectives
 from trainer.tasks.planning.plan import Largest, Plan
 from trainer.tasks.planning.preparing import Planned, search_of
 from trainer.tasks.planning.search import SEQUENCE_STEP, Change, Search
-from trainer.tasks.program import StepProgram, step_program
+from trainer.tasks.program import step_program
+
+Say = Callable[[str], None]
 
 
-def make_plan(planned: Planned, *, confirm: bool) -> Plan:
+def make_plan(planned: Planned, *, confirm: bool, say: Say) -> Plan:
     """Compile what was asked for where there is a compiler, search and advise.
 
     Args:
         planned: What to plan.
         confirm: Compile the largest step that the search finds, too.
+        say: Shows a line before something takes long.
     """
     estimate = planned.memory.estimate(planned.shape)
-    compilation = _compile(planned, planned.config)
+    can_compile = planned.target.devices is not None
+    compilation = _compile(planned, planned.config, say) if can_compile else None
     needed = _measured(estimate, compilation)
     limit = planned.limit
     fits = limit is None or needed.total <= limit
@@ -41,7 +46,7 @@ def make_plan(planned: Planned, *, confirm: bool) -> Plan:
     search = limit and search_of(planned, limit=limit, work_ratio=ratio)
     is_compiled = fits and compilation is not None
     largest = search and _largest(
-        planned, search, confirm=confirm, is_compiled=is_compiled
+        planned, search, confirm=confirm, is_compiled=is_compiled, say=say
     )
     return Plan(
         subject=_subject(planned),
@@ -57,16 +62,16 @@ def make_plan(planned: Planned, *, confirm: bool) -> Plan:
     )
 
 
-def _compile(planned: Planned, config: RunConfig) -> Compilation | None:
-    """Compile a configuration for the plan's chips; None where nothing can."""
-    if planned.target.devices is None:
-        return None
-    return compile_program(_program(planned, config))
-
-
-def _program(planned: Planned, config: RunConfig) -> StepProgram:
-    return step_program(
-        config, planned.target.devices or (), bytes_per_device=planned.limit
+def _compile(planned: Planned, config: RunConfig, say: Say) -> Compilation:
+    """Compile a configuration for the plan's chips, which is said first."""
+    say(
+        f"compiling for {planned.target.name}, mesh {config.mesh.shape}: "
+        f"{config.trainer.forward_size} sequences of {config.data.sequence_length} "
+        "tokens"
+    )
+    devices = planned.target.devices or ()
+    return compile_program(
+        step_program(config, devices, bytes_per_device=planned.limit)
     )
 
 
@@ -110,7 +115,7 @@ def _work_ratio(estimate: DeviceBytes, needed: DeviceBytes) -> float:
 
 
 def _largest(
-    planned: Planned, search: Search, *, confirm: bool, is_compiled: bool
+    planned: Planned, search: Search, *, confirm: bool, is_compiled: bool, say: Say
 ) -> Largest:
     """Return the largest steps; with `confirm`, those that the compiler takes too.
 
@@ -119,6 +124,7 @@ def _largest(
         search: The estimate around it.
         confirm: Compile what is found.
         is_compiled: The step asked for compiled and fits.
+        say: Shows a line before each compilation.
     """
     search = dataclasses.replace(search, plan=planned.least)
     if not confirm or planned.target.devices is None:
@@ -128,12 +134,12 @@ def _largest(
         )
     memory = planned.least
     microbatch, is_one = confirmed(
-        _sizes(planned, is_length=False),
+        _sizes(planned, is_length=False, say=say),
         search,
         asked=memory.microbatch_size if is_compiled else 0,
     )
     length, is_other = confirmed(
-        _sizes(planned, is_length=True),
+        _sizes(planned, is_length=True, say=say),
         search,
         asked=memory.sequence_length if is_compiled else 0,
     )
@@ -141,7 +147,7 @@ def _largest(
     return Largest(microbatch_size=microbatch, sequence_length=length, source=source)
 
 
-def _sizes(planned: Planned, *, is_length: bool) -> Sizes:
+def _sizes(planned: Planned, *, is_length: bool, say: Say) -> Sizes:
     """Return what is looked for: sequences of other lengths, or of other numbers."""
     memory = planned.least
 
@@ -159,7 +165,7 @@ def _sizes(planned: Planned, *, is_length: bool) -> Sizes:
     def compiled(size: int) -> Compilation:
         microbatch, length = step(size)
         config = planned.with_step(microbatch_size=microbatch, sequence_length=length)
-        return compile_program(_program(planned, config))
+        return _compile(planned, config, say)
 
     return Sizes(
         unit=SEQUENCE_STEP if is_length else planned.shape[0],
@@ -176,7 +182,7 @@ def _collectives(planned: Planned, compilation: Compilation | None) -> list[Coll
     return compilation.collectives
 
 
-def _source(target: Target, compilation: Compilation | None) -> str:
+def _source(target: PlannedChips, compilation: Compilation | None) -> str:
     """Return how the bytes were found, in words."""
     if compilation is None:
         return f"estimated: {target.reason}"
@@ -192,9 +198,11 @@ def _flops(planned: Planned) -> int:
     """Return what a step must compute when every position is a token with loss."""
     config = planned.config
     lengths = [config.data.sequence_length] * config.trainer.global_batch_size
-    return StepFlops(config=planned.preset.config, lora=planned.lora).of(
-        lengths=lengths, loss_tokens=sum(lengths)
-    )
+    return StepFlops(
+        config=planned.preset.config,
+        lora=planned.lora,
+        trains_embedding=planned.memory.train_embedding,
+    ).of(lengths=lengths, loss_tokens=sum(lengths))
 
 
 def _subject(planned: Planned) -> dict[str, str]:
@@ -203,6 +211,7 @@ def _subject(planned: Planned) -> dict[str, str]:
     trained = "all weights"
     if lora is not None:
         trained = f"LoRA rank {lora.rank} on {', '.join(lora.targets)}"
+        trained += " and the embedding" if planned.memory.train_embedding else ""
     bits = config.preset.quantize
     forwards = trainer.global_batch_size // trainer.forward_size
     return {

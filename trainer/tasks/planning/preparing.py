@@ -17,7 +17,7 @@ from trainer.distribution.mesh import candidate_shapes
 from trainer.model.adapters import adapter_settings
 from trainer.model.memory import MemoryPlan
 from trainer.model.remat import LEAST, check_remat_on, choose_remat
-from trainer.tasks.planning.chips import Target
+from trainer.tasks.planning.chips import PlannedChips
 from trainer.tasks.planning.memory_plan import memory_plan
 from trainer.tasks.planning.search import Search
 from trainer.tasks.session import check_length, open_preset_of, with_dtype
@@ -30,7 +30,7 @@ class Planned:
     config: RunConfig
     preset: Preset
     lora: LoraSettings | None
-    target: Target
+    target: PlannedChips
     memory: MemoryPlan
     shape: tuple[int, int]
 
@@ -59,7 +59,7 @@ class Planned:
 
 
 def prepare(
-    config: RunConfig, target: Target, *, saved: LoraSettings | None = None
+    config: RunConfig, target: PlannedChips, *, saved: LoraSettings | None = None
 ) -> Planned:
     """Open the preset's facts and choose the mesh; nothing is built.
 
@@ -114,8 +114,31 @@ def search_of(planned: Planned, *, limit: int, work_ratio: float = 1.0) -> Searc
         global_batch_size=planned.config.trainer.global_batch_size,
         slices=planned.config.mesh.slices or 1,
         remats=_remats(planned.target.platform),
+        others=_others(planned),
         work_ratio=work_ratio,
     )
+
+
+def _others(planned: Planned) -> dict[str, MemoryPlan]:
+    """Return what takes less for each trained weight, where all weights are trained."""
+    config, target = planned.config, planned.target
+    if not planned.memory.is_full:
+        return {}
+    adafactor = dataclasses.replace(config.optimizer, name="adafactor")
+    choices = {
+        "optimizer=adafactor": dataclasses.replace(config, optimizer=adafactor),
+        "lora=rank8": dataclasses.replace(config, lora=LoraConfig()),
+    }
+    return {
+        words: memory_plan(
+            other,
+            planned.preset.config,
+            adapter_settings(other.lora, planned.preset)[0],
+            platform=target.platform,
+            largest_fused_head_dim=target.largest_fused_head_dim,
+        )
+        for words, other in choices.items()
+    }
 
 
 def _remats(platform: str) -> tuple[str, ...]:
@@ -139,7 +162,9 @@ def _without_file(config: RunConfig, lora: LoraSettings | None) -> LoraConfig:
     )
 
 
-def _shape(config: RunConfig, memory: MemoryPlan, target: Target) -> tuple[int, int]:
+def _shape(
+    config: RunConfig, memory: MemoryPlan, target: PlannedChips
+) -> tuple[int, int]:
     """Return the mesh asked for; `auto` takes the first that fits, or the smallest."""
     slices = config.mesh.slices or 1
     if config.mesh.shape != "auto":

@@ -8,7 +8,7 @@ compiled program corrects the estimate; nothing is compiled here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from trainer.config.mesh_shape import auto_shapes
 from trainer.model.memory import MemoryPlan
@@ -43,6 +43,7 @@ class Search:
         global_batch_size: Sequences of a step.
         slices: Slices over which `batch` runs.
         remats: Choices of `trainer.remat` that may need less, the quickest first.
+        others: Steps of their own that keep less for what is trained, by words.
         work_ratio: Bytes that the compiler needs beside the state, per estimated one.
     """
 
@@ -52,6 +53,7 @@ class Search:
     global_batch_size: int
     slices: int = 1
     remats: tuple[str, ...] = ("block",)
+    others: Mapping[str, MemoryPlan] = dataclasses.field(default_factory=dict)
     work_ratio: float = 1.0
 
     def total(self, plan: MemoryPlan, shape: tuple[int, int] | None = None) -> int:
@@ -98,7 +100,8 @@ class Search:
 
     def _alone(self) -> Iterator[tuple[str, MemoryPlan, tuple[int, int]]]:
         """Yield the best value of each key that needs less than the one given."""
-        for options in self._options(self.plan, self.shape):
+        others = [[(words, plan, self.shape)] for words, plan in self.others.items()]
+        for options in (*self._options(self.plan, self.shape), *others):
             better = [o for o in options if self.total(o[1], o[2]) < self._now]
             fitting = [o for o in better if self.fits(o[1], o[2])]
             if fitting:
