@@ -1,9 +1,9 @@
 """Windows of rows of which several processes encode a part each.
 
 Turns a window into the same packs in every process, though each reads and encodes only
-its share of the rows to learn how long they are, and later the rows of the sequences
-that it needs. What processes tell each other is three numbers a piece. It refuses to
-know how they talk.
+its share of the rows to learn how long they are, and later those of the sequences that
+it needs and has not encoded yet. What processes tell each other is three numbers a
+piece. It refuses to know how they talk.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Outline:
     """Which piece of its row it is, from 0."""
     length: int
     loss_tokens: int
+    piece: Piece | None = dataclasses.field(default=None, compare=False, repr=False)
+    """What is in it, in the process that has encoded it."""
 
     @property
     def begins_row(self) -> bool:
@@ -77,11 +79,13 @@ def outline_window(
     found = [fact for facts in share.tell(window, told) for fact in facts]
     found.sort(key=lambda fact: fact[0])  # stable: pieces of a row stay in order
     outlines: list[Outline] = []
+    encoded = iter(pieces)
     for place, length, loss_tokens in found:
         row = int(numbers[place])
         follows = bool(outlines) and outlines[-1].row == row
         part = outlines[-1].part + 1 if follows else 0
-        outlines.append(Outline(row, part, length, loss_tokens))
+        piece = next(encoded) if place % share.count == share.index else None
+        outlines.append(Outline(row, part, length, loss_tokens, piece))
     if not pack:
         return [[outline] for outline in outlines]
     packs = first_fit([o.length for o in outlines], encoder.sequence_length)
@@ -92,11 +96,12 @@ def fill(
     outlines: Sequence[Sequence[Outline]], rows: RowSet, encoder: Encoder
 ) -> Sequences:
     """Return sequences with the pieces that their outlines are of."""
-    numbers = np.unique([o.row for sequence in outlines for o in sequence])
+    missing = {o.row for sequence in outlines for o in sequence if o.piece is None}
+    numbers = np.array(sorted(missing), np.int64)
     parts: dict[int, list[Piece]] = {}
     for piece in encode_rows(rows, numbers, encoder):
         parts.setdefault(int(numbers[piece.row]), []).append(piece)
-    return [[parts[o.row][o.part] for o in sequence] for sequence in outlines]
+    return [[o.piece or parts[o.row][o.part] for o in s] for s in outlines]
 
 
 def encode_rows(rows: RowSet, numbers: np.ndarray, encoder: Encoder) -> list[Piece]:

@@ -1,8 +1,7 @@
 """What the processes of a run share: its directory, and the encoding of its rows.
 
 Turns the first process's lock into one of all, and a stream that encodes everything
-into one that encodes a part, where that is less work: learning a share of the lengths
-and building what a process needs against all.
+into one that encodes a part, where that is less work.
 """
 
 from __future__ import annotations
@@ -40,15 +39,16 @@ def held_by_primary(
 def share_encoding(stream: TrainingStream, *, needed: int) -> TrainingStream:
     """Return a stream of the same batches, encoded together where that is less work.
 
-    On a mesh whose `model` axis spans processes they need the same sequences, and each
-    encodes what it needs by itself.
+    A process encodes its share of the rows to learn their lengths, and what is missing
+    of the sequences that it needs. On a mesh whose `model` axis spans all processes
+    they need the same sequences: each encodes all of them, and nobody waits.
 
     Args:
         stream: Batches of which a process builds some sequences.
         needed: Sequences of a global batch that this process builds.
     """
-    largest = max(gather("sequences of a process", needed))
-    if 1 / process_count() + largest / stream.global_batch_size >= 1:
+    needed = max(gather("sequences of a process", needed))
+    if process_count() == 1 or needed == stream.global_batch_size:
         return stream
     return dataclasses.replace(stream, share=share_rows())
 
