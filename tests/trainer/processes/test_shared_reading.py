@@ -19,6 +19,7 @@ SAME_LOSS = 1e-5  # relative: sums in float32 in another order
 MOST = 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_two_processes_encode_less_than_one_and_learn_the_same(starter, tmp_path):
     file = tmp_path / "rows.jsonl"

@@ -66,7 +66,7 @@ PHASES = {
     "saving": Phase(saves, (*MANY_STEPS, "checkpoint.every_steps=1"), saves=True),
     "export": Phase(writes_artifacts, ("artifacts.preset=true",), saves=True),
 }
-BY_DEFAULT = ("compilation", "evaluation", "export")
+BY_DEFAULT = ("evaluation", "export")
 
 
 def signal_in(phase, runs):
