@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from trainer.checkpoint import Store
 from trainer.config.errors import StorageError
+from trainer.distribution.exchange import wait_for_all
 mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("batch", "model"))
 split = NamedSharding(mesh, PartitionSpec("batch", "model"))
 rows = np.arange(32, dtype=np.float32).reshape(4, 8)
@@ -35,19 +36,35 @@ try:
         for shard in arrays["kernel"].addressable_shards
     )
     print("restored", metadata, same, flush=True)
+    if rule := sys.argv[4]:
+        if process == 0:
+            os.remove(os.path.join(directory, "2", "arrays", "_METADATA"))
+        wait_for_all("the damage")
+        with Store(directory, keep_last=2, on_corrupt=rule) as store:
+            _, metadata = store.restore(None, like)
+            store.save(2, {"kernel": array}, {"step": 2})
+        print("instead", metadata, [one.step for one in store.left_out], flush=True)
 except StorageError as error:
     print("refused", error.received, flush=True)
 jax.distributed.shutdown()
 """
 
 
-def in_two_processes(*directories):
+def in_two_processes(*directories, damaged=""):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(index), address, str(directory)],
+            [
+                sys.executable,
+                "-c",
+                SCRIPT,
+                str(index),
+                address,
+                str(directory),
+                damaged,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -68,6 +85,23 @@ def test_two_processes_save_and_restore_one_checkpoint(tmp_path):
     said = in_two_processes(tmp_path / "run", tmp_path / "run")
     assert said == ["restored {'step': 2} True"] * 2
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["1", "2"]
+
+
+@pytest.mark.timeout(180)
+def test_two_processes_leave_out_the_same_damaged_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    said = in_two_processes(run, run, damaged="previous")
+    assert said == ["instead {'step': 1} [2]"] * 2
+    assert sorted(path.name for path in run.iterdir()) == ["1", "2"]
+    aside = tmp_path / "run-damaged"
+    assert [path.name for path in aside.iterdir()] == ["2"]
+
+
+@pytest.mark.timeout(180)
+def test_two_processes_are_told_of_the_same_damage(tmp_path):
+    said = in_two_processes(tmp_path / "run", tmp_path / "run", damaged="stop")
+    assert said[0].startswith("refused arrays/_METADATA is gone (process 0 on ")
+    assert said[1] == said[0]
 
 
 @pytest.mark.timeout(180)
