@@ -17,7 +17,8 @@ CHIP = 16 * GIB
 def compiled(*words, topology="v5e:2x4"):
     described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     nine = ["preset=gemma2_9b_en", "preset.dtype=bfloat16", "mesh=1x8"]
-    config = compose([*nine, "data.sequence_length=1024", *words])
+    step = ["data.sequence_length=1024", "trainer.remat=block"]
+    config = compose([*nine, *step, *words])
     return step_program(config, described.devices).lower().compile()
 
 
