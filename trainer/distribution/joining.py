@@ -6,6 +6,7 @@ to know what the run does: it is told when the run gets further and when it ends
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -106,6 +107,16 @@ def silent_peers() -> list[str]:
 def told_to_end() -> Interrupted | None:
     """Return the signal that another process ended for, if that is what happened."""
     return None if _Membership.watch is None else _Membership.watch.told_to_end()
+
+
+def concluding() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which this process closes what a run leaves, at leisure.
+
+    The others have ended for the same reason and had less to close: that they are gone
+    is then none to end before it is done.
+    """
+    watch = _Membership.watch
+    return contextlib.nullcontext() if watch is None else watch.concluding()
 
 
 def note_end(error: RunError) -> None:

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from trainer.config.errors import PeerLostError, Preempted
@@ -69,7 +69,7 @@ class Watch:
         self._end_seen = 0.0
         self._heard = now
         self._steps, self._place, self._moved = 0, "its start", now
-        self._is_leaving = False
+        self._is_leaving = self._is_concluding = False
         for work in (self._pulse, self._look):
             threading.Thread(target=work, name="watch", daemon=True).start()
 
@@ -98,6 +98,16 @@ class Watch:
             return Interrupted(signal.SIGTERM)
         followed = codes <= {STOPPED_BY_USER, Preempted.exit_code}
         return Interrupted(signal.SIGINT) if codes and followed else None
+
+    @contextlib.contextmanager
+    def concluding(self) -> Iterator[None]:
+        """Follow no process that has ended, while this one closes what it leaves."""
+        self._is_concluding = True
+        try:
+            yield
+        finally:
+            self._end_seen = self._end_seen and time.monotonic()
+            self._is_concluding = False
 
     def end(self, code: int, words: str) -> None:
         """Tell the others that this process ends; process 0 waits for them.
@@ -153,7 +163,8 @@ class Watch:
             last = now
             if self._is_leaving:
                 continue
-            if self._end_seen and now - self._end_seen > _GRACE_SECONDS:
+            is_due = now - self._end_seen > _GRACE_SECONDS
+            if self._end_seen and is_due and not self._is_concluding:
                 self._follow()
             if lost := self._lost(now):
                 names = ", ".join(map(self._name, lost))

@@ -18,6 +18,7 @@ from trainer.config.interruption import Interrupted
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
 from trainer.distribution.exchange import agree, check_same, from_primary
+from trainer.distribution.joining import concluding
 from trainer.distribution.stop import SharedStop
 from trainer.model.assemble import initial_arrays, split
 from trainer.model.state import Arrays
@@ -145,7 +146,8 @@ class Run:
             exit_code = error.exit_code
             raise
         finally:
-            self.tracker.close(exit_code)
+            with concluding():  # the others have less to close, and are gone sooner
+                self.tracker.close(exit_code)
         return exit_code
 
     def _go(self) -> int:
@@ -267,9 +269,8 @@ class Run:
     ) -> Step:
         """Return the step; no length of a batch is met that it is not compiled for."""
         step, stream = build_step(self.session, self.optimizer), self.data.train
-        programs = [
-            step_ahead(self.session, stream, step, state, frozen, progress=progress)
-        ]
+        first = step_ahead(self.session, stream, step, state, frozen, progress=progress)
+        programs = [first]
         if self.evaluator and self.config.trainer.eval_every_steps:
             weights = {**frozen, **weights_in_use(state)}
             programs.append(self.evaluator.ahead(weights))

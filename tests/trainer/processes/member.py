@@ -11,10 +11,11 @@ from trainer.config.interruption import listen
 from trainer.config.schema import DistributedConfig, RunConfig
 from trainer.distribution.detection import find_rendezvous
 from trainer.distribution.exchange import gather
-from trainer.distribution.joining import advance, join, note_end
+from trainer.distribution.joining import advance, concluding, join, note_end
 from trainer.distribution.roll_call import call_roll
 
 LIFE_SECONDS = 60
+CLOSING_SECONDS = 7  # longer than a process may live on where another has ended
 
 
 def live():
@@ -27,8 +28,11 @@ def live():
         os._exit(9)
     join(RunConfig(distributed=config), {})
     print("joined", flush=True)
-    if role == "leaves":
+    if role in ("leaves", "closes"):
         error = DataError(key="data", expected="rows", received="none", fix="some")
+        with concluding():
+            time.sleep(CLOSING_SECONDS if role == "closes" else 0)
+            print("closed", flush=True)
         note_end(error)
         raise error
     if role == "asks":

@@ -34,6 +34,7 @@ CASES = {
     "first frozen": Case(victim=0, signal=signal.SIGSTOP),
     "hangs": Case(victim=1, role="hangs"),
     "leaves": Case(victim=1, role="leaves"),
+    "closes": Case(victim=0, role="closes", other="leaves"),
     "preempted": Case(victim=1, signal=signal.SIGTERM),
     "first preempted": Case(victim=0, signal=signal.SIGTERM),
     "stopped": Case(victim=1, signal=signal.SIGINT),
@@ -131,6 +132,11 @@ def test_losing_the_first_process_is_exit_6_too(ended, name):
 def test_what_a_process_left_with_is_told(ended):
     assert ended["leaves"].codes == [6, 3]
     assert "ended with exit code 3 (data error: data: none)" in ended["leaves"].said[0]
+
+
+def test_who_has_more_to_close_than_the_others_closes_it(ended):
+    assert ended["closes"].codes == [3, 3], ended["closes"].said
+    assert "closed" in ended["closes"].said[0]
 
 
 @pytest.mark.parametrize("name", ["vanishes", "first vanishes"])
