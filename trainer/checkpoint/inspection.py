@@ -114,21 +114,25 @@ def check_step(directory: epath.Path, step: int, *, steps: Sequence[int]) -> Rec
 
 
 def whole_steps(
-    directory: epath.Path, *, leave_out: bool
+    directory: epath.Path, *, keep_last: int, leave_out: bool
 ) -> tuple[dict[int, Record], list[LeftOut]]:
     """Return the records of all steps, and what was left out and put aside.
+
+    A bucket deletes file by file: what is damaged there and older than `keep_last` may
+    be what a killed run was deleting, and is always left out.
 
     Raises:
         DamagedError: A step is damaged, and is not to be left out or the only one.
     """
     steps = committed_steps(directory)
+    in_part = [] if storage.is_local(directory) else steps[:-keep_last]
     records: dict[int, Record] = {}
     damages: dict[int, DamagedError] = {}
     for step in reversed(steps):
         try:
             records[step] = check_step(directory, step, steps=steps)
         except DamagedError as damage:
-            if not leave_out:
+            if not leave_out and step not in in_part:
                 raise
             damages[step] = damage
     if damages and not records:

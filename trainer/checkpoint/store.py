@@ -97,7 +97,9 @@ class Store:
 
     def _look_through(self) -> dict[str, Any]:
         sweep(self._directory)
-        records, left_out = whole_steps(self._directory, leave_out=self._leave_out)
+        records, left_out = whole_steps(
+            self._directory, keep_last=self._keep_last, leave_out=self._leave_out
+        )
         losses = [[step, record.loss(facts)] for step, facts in records.items()]
         return {"losses": losses, "left_out": [vars(one) for one in left_out]}
 
@@ -165,14 +167,10 @@ class Store:
 
         At a time there are the newest, the best, and one that is being written.
         """
-        kept, at_a_time = len(self.steps()), self._keep_last + 2
-        room_for = functools.partial(
-            room.check_room,
-            self._directory,
-            copy_bytes=room.bytes_of(arrays),
-            copies=max(min(saves, at_a_time - kept), 1),
-        )
-        from_primary("room for checkpoints", room_for)
+        copies = max(min(saves, self._keep_last + 2 - len(self.steps())), 1)
+        check = functools.partial(room.check_room, self._directory, copies=copies)
+        size = room.bytes_of(arrays)
+        from_primary("room for checkpoints", lambda: check(copy_bytes=size))
 
     def wait(self) -> None:
         """Return when all saves are committed, or raise what one of them met."""

@@ -5,10 +5,13 @@ import random
 import shutil
 
 import pytest
+from etils import epath
 
 from tests.trainer.checkpoint.states import KERNEL, bits, like, tree, write
 from trainer import storage
-from trainer.checkpoint import Store, files
+from trainer.checkpoint import Store, files, record
+from trainer.checkpoint.inspection import committed_steps, whole_steps
+from trainer.checkpoint.sealing import MARKER
 from trainer.config.errors import DamagedError, StorageError
 
 # Orbax abandons its other reads when one of them fails.
@@ -96,9 +99,6 @@ def test_who_only_reads_finds_damage_too(checkpoints):
 
 
 def test_arrays_in_large_files_are_proven_by_their_digests(checkpoints, monkeypatch):
-    # as if a chunk came back well-formed with other numbers: only digests know
-    write(checkpoints.parent / "other", 2, 4)
-    path = largest(checkpoints / "3")
     monkeypatch.setattr(files, "HASHED_BYTES", 0)
     with Store(checkpoints.parent / "large", keep_last=9) as store:
         for step in (2, 3):
@@ -146,6 +146,45 @@ def test_a_reader_leaves_a_damaged_checkpoint_where_it_is(checkpoints):
     assert found == bits(tree(seed=2)[KERNEL])
     assert store.left_out[0].place == str(checkpoints / "3")
     assert storage.list_names(checkpoints.parent) == ["checkpoints"]
+
+
+@pytest.fixture
+def in_a_bucket(bucket):
+    """Three steps as Orbax leaves them in a bucket, of one file each."""
+    directory = epath.Path(bucket) / "checkpoints"
+    for step in (1, 2, 3):
+        content, facts = b"content", record.describe({}, {}, loss=None)
+        described = {
+            name: files.describe_bytes(content) for name in ("arrays/d/1", MARKER)
+        }
+        for name in described:
+            storage.write_bytes(directory / str(step) / name, content)
+        sealed = record.seal(facts, {}, described)
+        storage.write_bytes(directory / str(step) / record.RECORD, sealed)
+    return directory
+
+
+def test_what_a_killed_run_was_deleting_in_a_bucket_stops_nobody(in_a_bucket):
+    storage.remove(in_a_bucket / "1" / "arrays" / "d" / "1")
+    records, left_out = whole_steps(in_a_bucket, keep_last=2, leave_out=False)
+    assert sorted(records) == [2, 3]
+    assert [(one.step, one.damage) for one in left_out] == [(1, "arrays/d/1 is gone")]
+    aside = in_a_bucket.with_name("checkpoints-damaged")
+    assert storage.list_names(aside / "1") == [MARKER, record.RECORD]
+    assert committed_steps(in_a_bucket) == [2, 3]
+
+
+def test_damage_in_a_bucket_is_found_in_what_is_kept(in_a_bucket):
+    storage.write_bytes(in_a_bucket / "2" / "arrays" / "d" / "1", b"contend")
+    with pytest.raises(DamagedError, match="arrays/d/1 has another content"):
+        whole_steps(in_a_bucket, keep_last=2, leave_out=False)
+    records, _ = whole_steps(in_a_bucket, keep_last=2, leave_out=True)
+    assert sorted(records) == [1, 3]
+
+
+def test_an_unfinished_step_in_a_bucket_is_no_step(in_a_bucket):
+    storage.remove(in_a_bucket / "3" / MARKER)
+    assert committed_steps(in_a_bucket) == [1, 2]
 
 
 def test_a_damaged_checkpoint_that_cannot_be_moved_is_an_error(checkpoints):
