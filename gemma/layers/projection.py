@@ -85,7 +85,8 @@ class Projection(keras.layers.EinsumDense):
         shared = factorisation == "shared" and self.adds_heads
         shape_a, shape_b = pair_shapes(self._kernel_shape, rank, shared=shared)
         self._tracker.unlock()
-        self.lora_kernel_a = self._add_factor("lora_kernel_a", shape_a, "he_uniform")
+        first = _first_factor(factorisation)
+        self.lora_kernel_a = self._add_factor("lora_kernel_a", shape_a, first)
         self.lora_kernel_b = self._add_factor("lora_kernel_b", shape_b, "zeros")
         if self._kernel is not None:
             self._kernel.trainable = False
@@ -103,7 +104,10 @@ class Projection(keras.layers.EinsumDense):
         return kernel[0] in output and kernel[0] not in tokens and len(kernel) == 3
 
     def _add_factor(
-        self, name: str, shape: tuple[int, ...], initializer: str
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: str | keras.initializers.Initializer,
     ) -> keras.Variable:
         # float32 whatever the policy: bfloat16 swallows Adam's updates (keras#22559)
         return self.add_weight(
@@ -216,3 +220,14 @@ def project(equation: str, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
         return inputs.reshape(batch, 1, -1) @ kernel.reshape(-1, kernel.shape[-1])
     rows = jnp.broadcast_to(inputs[:, 0], (kernel.shape[0], batch, inputs.shape[-1]))
     return (rows @ kernel).swapaxes(0, 1)[:, None]
+
+
+def _first_factor(factorisation: Factorisation) -> str | keras.initializers.Initializer:
+    """Return how A begins: as in the library that has this form.
+
+    Both draw from U(-b, b): KerasHub with b = sqrt(6 / fan-in), PEFT 0.21 with
+    b = sqrt(1 / fan-in).
+    """
+    if factorisation == "keras":
+        return "he_uniform"
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")

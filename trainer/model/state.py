@@ -95,7 +95,8 @@ def _draw(variable: StackedVariable, seed: int) -> jax.Array:
         if kind == "RandomNormal":
             value = jax.random.normal(key, shape, "float32")
             return (value * member._initializer.stddev).astype(variable.dtype)
-        limit = np.sqrt(6.0 / _fan_in(shape))  # he_uniform, the adapters' A
+        # the adapters' A: both of its initializers are uniform, with a variance
+        limit = np.sqrt(3.0 * member._initializer.scale / _fan_in(shape))
         return jax.random.uniform(key, shape, "float32", -limit, limit)
 
     numbers = jnp.asarray(

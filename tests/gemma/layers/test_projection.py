@@ -35,6 +35,19 @@ def test_a_new_adapter_changes_nothing(projection, factorisation):
     assert np.asarray(layer.lora_kernel_a.value).any()
 
 
+@pytest.mark.parametrize(("factorisation", "inputs"), [("keras", 6), ("shared", 1)])
+def test_the_first_factor_begins_as_in_the_library_of_its_form(
+    projection, factorisation, inputs
+):
+    keras.utils.set_random_seed(0)
+    layer = projection("btd,df->btf", (None, 3), width=(600,))
+    layer.enable_lora(50, factorisation=factorisation)
+    values = np.abs(layer.lora_kernel_a.value)
+    bound = np.sqrt(inputs / 600)
+    assert 0.999 * bound < values.max() <= bound
+    np.testing.assert_allclose(values.mean(), bound / 2, rtol=0.02)
+
+
 @pytest.mark.parametrize("factorisation", ["keras", "shared"])
 def test_the_merged_kernel_gives_the_same_outputs(projection, factorisation):
     layer = projection()

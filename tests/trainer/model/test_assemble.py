@@ -70,6 +70,18 @@ def test_a_tree_that_leaves_a_weight_unread_is_refused(golden):
         load_arrays(fewer, source, model.placement.sharding)
 
 
+@pytest.mark.parametrize(("factorisation", "inputs"), [("keras", 6), ("shared", 1)])
+def test_adapters_begin_as_the_librarys(golden, factorisation, inputs):
+    model = model_of(
+        golden, (1, 1), targets=["ffw_gating"], factorisation=factorisation
+    )
+    arrays = arrays_of(model)
+    drawn = np.abs(arrays["decoder_blocks/ffw_gating/lora_kernel_a"])
+    bound = np.sqrt(inputs / golden.config.hidden_dim)
+    assert 0.95 * bound < drawn.max() <= bound
+    assert not arrays["decoder_blocks/ffw_gating/lora_kernel_b"].any()
+
+
 def test_adapters_are_float32_over_a_bfloat16_base(golden):
     mesh = build_mesh((1, 1), jax.devices()[:1])
     model = build_model(golden, mesh, dtype="bfloat16", lora=lora_settings(4))
