@@ -18,20 +18,14 @@ from trainer.tasks.run_directory import RunDirectory, held
 
 
 @contextlib.contextmanager
-def held_by_primary(
-    directory: RunDirectory, *, instead: str = "another run.name"
-) -> Iterator[None]:
-    """Hold a directory for all processes of the run: the first one has the lock.
-
-    Args:
-        directory: What to hold.
-        instead: As in `RunDirectory.locked`.
+def held_by_primary(directory: RunDirectory, **options: str) -> Iterator[None]:
+    """Hold a directory as `held` does, in the first process for all of the run.
 
     Raises:
-        DirectoryInUseError: A live process of another run holds it; in every process.
+        RunError: What refused the first process; in every process.
     """
     with contextlib.ExitStack() as lock:
-        hold = held(directory, instead=instead)
+        hold = held(directory, **options)
         from_primary("the lock", lambda: lock.enter_context(hold))
         yield
 
