@@ -7,6 +7,7 @@ before anything is trained. It refuses to know the model, devices and processes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,14 @@ from trainer.data.encode import Encoder
 from trainer.data.evaluation import EvaluationSet
 from trainer.data.fingerprint import fingerprint
 from trainer.data.jsonl import open_jsonl
-from trainer.data.sources import RowSet, Source, check_rows, list_bad_rows, open_wordnet
+from trainer.data.sources import (
+    RowSet,
+    Share,
+    Source,
+    check_rows,
+    list_bad_rows,
+    open_wordnet,
+)
 
 SAMPLED_ROWS = 512
 
@@ -72,20 +80,67 @@ class TrainingData:
         }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What the rows are read from, found but not checked, and the keys that name it."""
+
+    train: Source
+    train_key: str
+    evaluation: Source | None
+    evaluation_key: str
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the content of each."""
+        both = {"train": self.train, "evaluation": self.evaluation}
+        return {name: source.digest() for name, source in both.items() if source}
+
+
+def open_sources(config: DataConfig) -> Sources:
+    """Open what a configuration names.
+
+    Raises:
+        ConfigError: A key that the source needs is missing.
+        DataError: Rows cannot be found.
+    """
+    train, key = _open_train(config)
+    held_out, eval_key = _open_evaluation(config)
+    return Sources(
+        train=train, train_key=key, evaluation=held_out, evaluation_key=eval_key
+    )
+
+
 def open_data(
-    config: DataConfig, tokenizer: GemmaTokenizer, *, seed: int, global_batch_size: int
+    config: DataConfig,
+    tokenizer: GemmaTokenizer,
+    *,
+    seed: int,
+    global_batch_size: int,
+    sources: Sources | None = None,
+    share: Share | None = None,
 ) -> TrainingData:
     """Open and check the rows that a configuration names.
 
     Every record is read once, so that bad rows are known before training.
 
+    Args:
+        config: The `data` keys.
+        tokenizer: Encodes the rows.
+        seed: Decides their order.
+        global_batch_size: Sequences of a batch.
+        sources: What `open_sources` returned, None to open it here.
+        share: The part of the records that this process checks; the other processes
+            have opened the same.
+
     Raises:
         ConfigError: A key that the source needs is missing.
         DataError: Rows cannot be found or read.
     """
-    source, key = _open_train(config)
-    held_out, eval_key = _open_evaluation(config)
-    rows = check_rows(source, on_bad_row=config.on_bad_row, key=key)
+    sources = sources or open_sources(config)
+    held_out = sources.evaluation
+    rows = check_rows(
+        sources.train, on_bad_row=config.on_bad_row, key=sources.train_key, share=share
+    )
     encoder = Encoder(tokenizer, config.sequence_length, config.on_long_row)
     train = TrainingStream(
         rows=rows,
@@ -96,15 +151,14 @@ def open_data(
         pack_window_rows=config.pack_window_rows,
         shuffle=config.shuffle,
     )
-    digests = {"train": source.digest()}
+    digests = sources.digests
     evaluation = None
     if held_out is not None:
-        digests["evaluation"] = held_out.digest()
         evaluation = EvaluationSet(
             rows=check_rows(
                 held_out,
                 on_bad_row=config.on_bad_row,
-                key=eval_key,
+                key=sources.evaluation_key,
                 limit=config.eval_rows,
             ),
             encoder=encoder,

@@ -9,30 +9,13 @@ piece. It refuses to know how they talk.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from trainer.data.encode import Encoder, Piece
 from trainer.data.packing import Sequences, first_fit
-from trainer.data.sources import RowSet
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """Which part of every window is this process's.
-
-    Attributes:
-        index: Number of this process, from 0.
-        count: Processes of the run.
-        tell: Called in all of them with the number of a window and a JSON-able value;
-            returns the values of all, by process.
-    """
-
-    index: int
-    count: int
-    tell: Callable[[int, Any], list[Any]]
+from trainer.data.sources import RowSet, Share
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,11 +6,13 @@ and order; the kinds of sources are in `trainer.data.jsonl` and `trainer.data.tf
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterable
-from typing import Protocol
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +23,22 @@ from trainer.data.rows import BadRowError, Row
 
 WORDNET_DIRECTORY = pathlib.Path(__file__).parent / "wordnet"
 MAX_BAD_ROWS_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which part of some work is this process's.
+
+    Attributes:
+        index: Number of this process, from 0.
+        count: Processes of the run.
+        tell: Called in all of them with the number of a round, as of a window, and a
+            JSON-able value; returns the values of all, by process.
+    """
+
+    index: int
+    count: int
+    tell: Callable[[int, Any], list[Any]]
 
 
 class Source(Protocol):
@@ -45,6 +63,8 @@ class BadRow:
 
     place: str
     reason: str
+    index: int = 0
+    """Number of the record."""
 
     def __str__(self) -> str:
         return f"{self.place} {self.reason}"
@@ -83,7 +103,12 @@ def open_wordnet(split: str) -> JsonlSource:
 
 
 def check_rows(
-    source: Source, *, on_bad_row: str, key: str, limit: int | None = None
+    source: Source,
+    *,
+    on_bad_row: str,
+    key: str,
+    limit: int | None = None,
+    share: Share | None = None,
 ) -> RowSet:
     """Read every record once, before training, and keep the good rows.
 
@@ -92,30 +117,80 @@ def check_rows(
         on_bad_row: `raise` or `skip`.
         key: The configuration key that named the source.
         limit: Keep the first so many good rows; None keeps all.
+        share: The part of the records that this process reads, all of which have the
+            same; None reads all of them here.
 
     Raises:
-        DataError: There are bad rows and `on_bad_row` is `raise`, or no good ones.
+        DataError: There are bad rows and `on_bad_row` is `raise`, or no good ones; the
+            same in all processes.
     """
-    good = np.zeros(len(source), bool)
+    if share is None or limit is not None:
+        checked = _check(source, range(len(source)), limit)
+    else:
+        mine = range(share.index, len(source), share.count)
+        told = _check(source, mine, None).tell()
+        checked = _joined([_Checked.hear(t) for t in share.tell(0, told)], len(source))
+    bad = checked.bad[:MAX_BAD_ROWS_SHOWN]
+    if bad and on_bad_row == "raise":
+        raise _bad_rows_error(bad, checked.bad_count, len(source), key=key)
+    if not checked.good.any():
+        raise _no_rows_error(bad, len(source), key=key)
+    return RowSet(source, np.flatnonzero(checked.good), tuple(bad), checked.bad_count)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checked:
+    """Which of some records are good rows, and why the first others are none."""
+
+    good: np.ndarray
+    """Of each record (bool); False for those after the limit."""
+    bad: list[BadRow]
+    bad_count: int
+
+    def tell(self) -> dict[str, Any]:
+        """Return it as JSON that is short where nearly all are alike."""
+        packed = zlib.compress(np.packbits(self.good).tobytes())
+        return {
+            "good": base64.b64encode(packed).decode(),
+            "records": len(self.good),
+            "bad": [dataclasses.astuple(row) for row in self.bad],
+            "bad_count": self.bad_count,
+        }
+
+    @classmethod
+    def hear(cls, told: dict[str, Any]) -> _Checked:
+        """Return what another process told."""
+        packed = np.frombuffer(zlib.decompress(base64.b64decode(told["good"])), "uint8")
+        good = np.unpackbits(packed, count=told["records"]).astype(bool)
+        return cls(good, [BadRow(*row) for row in told["bad"]], told["bad_count"])
+
+
+def _check(source: Source, indices: range, limit: int | None) -> _Checked:
+    """Read records, up to the limit of good ones."""
+    good = np.zeros(len(indices), bool)
     bad: list[BadRow] = []
-    bad_count = 0
-    good_count = 0
-    for index in range(len(source)):
+    good_count = bad_count = 0
+    for number, index in enumerate(indices):
         if good_count == limit:
             break
         try:
             source.read(index)
-            good[index] = True
+            good[number] = True
             good_count += 1
         except BadRowError as error:
             bad_count += 1
             if len(bad) < MAX_BAD_ROWS_SHOWN:
-                bad.append(BadRow(source.place(index), str(error)))
-    if bad and on_bad_row == "raise":
-        raise _bad_rows_error(bad, bad_count, len(source), key=key)
-    if not good_count:
-        raise _no_rows_error(bad, len(source), key=key)
-    return RowSet(source, np.flatnonzero(good), tuple(bad), bad_count)
+                bad.append(BadRow(source.place(index), str(error), index))
+    return _Checked(good, bad, bad_count)
+
+
+def _joined(parts: Sequence[_Checked], total: int) -> _Checked:
+    """Return what all processes found together; each has read every n-th record."""
+    good = np.zeros(total, bool)
+    for number, part in enumerate(parts):
+        good[number :: len(parts)] = part.good
+    bad = sorted((row for part in parts for row in part.bad), key=lambda row: row.index)
+    return _Checked(good, bad, sum(part.bad_count for part in parts))
 
 
 def list_bad_rows(bad: Iterable[BadRow], count: int) -> str:

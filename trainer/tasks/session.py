@@ -20,7 +20,8 @@ from gemma.presets import Preset, PresetFileError, open_preset
 from gemma.tokenizers import GemmaTokenizer
 from trainer.config.errors import ConfigError, PresetError
 from trainer.config.schema import RunConfig
-from trainer.data.opening import TrainingData, open_data
+from trainer.data.opening import Sources, TrainingData, open_data
+from trainer.data.sources import Share
 from trainer.distribution.exchange import from_primary
 from trainer.distribution.mesh import (
     MeshChoice,
@@ -59,13 +60,17 @@ class Session(Assembly):
 
     tokenizer: GemmaTokenizer
 
-    def open_data(self) -> TrainingData:
-        """Open and check the rows of the configuration."""
+    def open_data(
+        self, sources: Sources | None = None, share: Share | None = None
+    ) -> TrainingData:
+        """Open and check the rows of the configuration, as `open_data` does."""
         return open_data(
             self.config.data,
             self.tokenizer,
             seed=self.config.seed,
             global_batch_size=self.config.trainer.global_batch_size,
+            sources=sources,
+            share=share,
         )
 
 

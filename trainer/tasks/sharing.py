@@ -11,10 +11,18 @@ import dataclasses
 from collections.abc import Iterator
 
 from trainer.data.batches import TrainingStream
-from trainer.data.sharing import Share
-from trainer.distribution.exchange import channel, from_primary, gather
+from trainer.data.opening import TrainingData, open_sources
+from trainer.data.sources import Share
+from trainer.distribution.exchange import (
+    agree,
+    channel,
+    check_same,
+    from_primary,
+    gather,
+)
 from trainer.distribution.processes import process_count, process_index
 from trainer.tasks.run_directory import RunDirectory, held
+from trainer.tasks.session import Session
 
 
 @contextlib.contextmanager
@@ -28,6 +36,23 @@ def held_by_primary(directory: RunDirectory, **options: str) -> Iterator[None]:
         hold = held(directory, **options)
         from_primary("the lock", lambda: lock.enter_context(hold))
         yield
+
+
+def open_shared_data(session: Session) -> TrainingData:
+    """Open the same rows in all processes; each reads a part of them to check it.
+
+    Raises:
+        RunError: What any process met, in all of them.
+    """
+    config = session.config.data
+    sources = agree("the files", lambda: open_sources(config))
+    check_same(
+        "the files", {f"{n} rows, sha256": d for n, d in sources.digests.items()}
+    )
+    share = share_rows()
+    data = agree("the rows", lambda: session.open_data(sources, share))
+    check_same("data and vocabulary", {"data fingerprint": data.fingerprint})
+    return data
 
 
 def share_encoding(stream: TrainingStream, *, needed: int) -> TrainingStream:

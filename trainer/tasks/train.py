@@ -17,7 +17,7 @@ from trainer.config.errors import RunError
 from trainer.config.interruption import Interrupted
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
-from trainer.distribution.exchange import agree, check_same, from_primary
+from trainer.distribution.exchange import agree, from_primary
 from trainer.distribution.joining import concluding
 from trainer.distribution.stop import SharedStop
 from trainer.model.assemble import initial_arrays, split
@@ -37,7 +37,7 @@ from trainer.tasks.run_adapters import keep_settings, saved_settings
 from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.samples import Samples, samples_so_far
 from trainer.tasks.session import Session, build_session
-from trainer.tasks.sharing import held_by_primary
+from trainer.tasks.sharing import held_by_primary, open_shared_data
 from trainer.tasks.skipping import Skipping, check_finite
 from trainer.tasks.state import (
     build_optimizer,
@@ -72,8 +72,7 @@ def run_training(
         with held_by_primary(directory):
             saved = saved_settings(directory)
             session = agree("the model", lambda: build_session(config, saved=saved))
-            data = agree("the rows", session.open_data)
-            check_same("data and vocabulary", {"data fingerprint": data.fingerprint})
+            data = open_shared_data(session)
             stop.share(SharedStop(session.mesh))
             allowed = from_primary("the change", lambda: directory.changes(config))
             run = Run(session, data, directory, screen, stop, finish)

@@ -2,14 +2,17 @@
 
 import dataclasses
 import itertools
+import json
 import threading
 
 import numpy as np
 import pytest
 
 from trainer.config.errors import DataError
+from trainer.config.schema import ColumnsConfig
+from trainer.data.jsonl import open_jsonl
 from trainer.data.lengths import lengths_to_come
-from trainer.data.sharing import Share
+from trainer.data.sources import Share, check_rows
 
 WORDS = ["sea", "sky", "oak", "elm", "fox", "owl", "bee"]
 COUNT = 3  # processes
@@ -96,6 +99,43 @@ def test_shared_windows_give_the_batches_of_one_process(open_rows, pack, kind):
     # are built twice
     if kind == "answers":
         assert max(len(numbers) for numbers in read.values()) < 0.65 * len(alone)
+
+
+BAD = (3, 4, 5, 17, 39)
+
+
+@pytest.mark.parametrize("on_bad_row", ["skip", "raise"])
+def test_processes_find_the_bad_rows_together(tmp_path, on_bad_row):
+    lines = [json.dumps({"text": "sea"}) for _ in range(40)]
+    for index in BAD:
+        lines[index] = "no row"
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    table, read, found = Table(), {}, {}
+
+    def check(index, share):
+        source = open_jsonl(str(tmp_path / "rows.jsonl"), ColumnsConfig(), key="x")
+        one, read[index] = source.read, []
+        source.read = lambda number: read[index].append(number) or one(number)
+        try:
+            rows = check_rows(source, on_bad_row=on_bad_row, key="x", share=share)
+            found[index] = (rows.indices.tolist(), rows.bad_rows, rows.bad_row_count)
+        except DataError as error:
+            found[index] = error.message()
+
+    check("alone", None)
+    threads = [
+        threading.Thread(target=check, args=(i, table.share(i))) for i in range(COUNT)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    alone = found.pop("alone")
+    assert ("5 bad of 40 rows" in alone) if on_bad_row == "raise" else (alone[2] == 5)
+    assert found == dict.fromkeys(range(COUNT), alone)
+    assert [read[index] for index in range(COUNT)] == [
+        list(range(index, 40, COUNT)) for index in range(COUNT)
+    ]
 
 
 def test_a_row_that_is_too_long_ends_the_process_that_reads_it(open_rows):
