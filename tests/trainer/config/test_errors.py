@@ -25,6 +25,7 @@ def test_an_error_tells_key_expected_received_and_fix():
         ("MemoryPlanError", 5),
         ("PeerLostError", 6),
         ("StorageError", 7),
+        ("DamagedError", 7),
         ("NumericsError", 8),
         ("DirectoryInUseError", 9),
         ("Preempted", 83),
