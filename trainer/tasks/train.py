@@ -75,7 +75,7 @@ def run_training(
             data = open_shared_data(session)
             stop.share(SharedStop(session.mesh))
             allowed = from_primary("the change", lambda: directory.changes(config))
-            run = Run(session, data, directory, screen, stop, finish)
+            run = Run(session, data, directory, screen=screen, stop=stop, finish=finish)
             run.started, run.typed = started, config
             from_primary("the configuration", lambda: run.write_configuration(config))
             if allowed:
@@ -101,6 +101,7 @@ class Run:
         session: Session,
         data: TrainingData,
         directory: RunDirectory,
+        *,
         screen: Screen,
         stop: StopRequest,
         finish: Callable[[Finished], None],
@@ -108,8 +109,7 @@ class Run:
         self._finish = finish
         self.session, self.directory = session, directory
         self.screen, self.stop = screen, stop
-        self.config = session.config
-        self.data = data
+        self.config, self.data = session.config, data
         self.optimizer = build_optimizer(session)
         held_out = self.data.evaluation
         self.evaluator = Evaluator(session, held_out) if held_out else None
