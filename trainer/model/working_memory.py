@@ -172,15 +172,24 @@ def _backward(work: Work) -> int:
     Of each layer that is computed again: gate, linear branch and their product, the
     normalised input of attention, queries, keys, values and the mix. Of the layer that
     is at work: the gradients of both branches. Beside it a layer's weights for each
-    that is gathered, and the kernels that the compiler lays out anew for the whole
-    stack.
+    that is gathered, the kernels that the compiler lays out anew for the whole stack,
+    and an array as wide as the hidden states for each product beside query and value
+    that has an adapter.
     """
     again = 0 if work.remat == "none" else work.period
     live = (3 * again + 2) * work.feed_forward + max(again, 1) * work.hidden
     live += 2 * max(again, 1) * work.heads + max(again, 1) * _scores(work)
+    live += _more_adapters(work) * work.hidden
     gathered = work.period if work.layout.mesh_shape[0] > 1 else 1
     live += gathered * work.layer_weights + _laid_out_anew(work)
     return round(FRAGMENTS * live) + _training_weights(work)
+
+
+def _more_adapters(work: Work) -> int:
+    """Return how many products of a layer have adapters, query and value apart."""
+    paths = (row.path for row in work.layout.rows)
+    adapted = {p.split("/")[-2] for p in paths if p.endswith("/lora_kernel_a")}
+    return len(adapted - {"query", "value"})
 
 
 def _training_weights(work: Work) -> int:
