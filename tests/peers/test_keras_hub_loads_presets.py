@@ -24,6 +24,18 @@ def valid(values, golden):
     return values[golden["padding_mask"].astype(bool)]
 
 
+def check_adapted(keras_hub, path, golden):
+    """Check that KerasHub computes the golden outputs of an adapter beside its base."""
+    backbone = keras_hub.models.Backbone.from_preset(str(path.parent))
+    backbone.load_lora_weights(str(path))
+    np.testing.assert_allclose(
+        valid(hidden_of(backbone, golden), golden),
+        valid(golden["hidden_lora"], golden),
+        atol=SAME,
+        rtol=SAME,
+    )
+
+
 @pytest.fixture(params=NAMES)
 def name(request):
     return request.param
@@ -85,14 +97,7 @@ def test_keras_hub_computes_the_golden_outputs_with_our_copy_of_its_adapter(
         alpha=3.0,
         targets=adapter.targets,
     )
-    backbone = keras_hub.models.Backbone.from_preset(str(tmp_path))
-    backbone.load_lora_weights(str(path))
-    np.testing.assert_allclose(
-        valid(hidden_of(backbone, golden), golden),
-        valid(golden["hidden_lora"], golden),
-        atol=SAME,
-        rtol=SAME,
-    )
+    check_adapted(keras_hub, path, golden)
 
 
 def test_keras_hub_applies_an_alpha_that_is_not_the_rank(
@@ -107,14 +112,7 @@ def test_keras_hub_applies_an_alpha_that_is_not_the_rank(
     }
     path = tmp_path / "adapter.lora.h5"
     write_lora(path, arrays, config=config, rank=3, alpha=7.5, targets=adapter.targets)
-    backbone = keras_hub.models.Backbone.from_preset(str(tmp_path))
-    backbone.load_lora_weights(str(path))
-    np.testing.assert_allclose(
-        valid(hidden_of(backbone, golden), golden),
-        valid(golden["hidden_lora"], golden),
-        atol=SAME,
-        rtol=SAME,
-    )
+    check_adapted(keras_hub, path, golden)
 
 
 @pytest.mark.parametrize("factorisation", ["keras", "shared"])
