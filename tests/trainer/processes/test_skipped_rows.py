@@ -1,28 +1,19 @@
 """Several processes skip, record and go back alike, each with a part of the rows."""
 
-import json
-
 import pytest
 
-from tests.trainer.training.planting import poison
+from tests.trainer.training.planting import BYTE_ID, poison, write_planted
 from trainer.tracking import read_events, read_metrics
 
-POISON, POISON_ID = "\N{SECTION SIGN}", 185  # the second of its two bytes as a token
 BATCH, PLANTED = 4, (2, 7, 8)
 
 
 @pytest.mark.timeout(180)
 def test_two_processes_skip_the_same_steps_and_go_back_together(starter):
     golden = starter.repository / "tests/golden/keras_hub/gemma2"
-    preset = poison(golden, starter.root / "poisoned", token_id=POISON_ID)
-    rows = [
-        {"prompt": f"Row {n}?", "response": f"{n * n} it is."}
-        for n in range(15 * BATCH)
-    ]
-    for batch in PLANTED:
-        rows[batch * BATCH + 3]["prompt"] += POISON  # the second process has it
+    preset = poison(golden, starter.root / "poisoned", token_id=BYTE_ID)
     path = starter.root / "planted.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_planted(path, 15, batch=BATCH, bad=PLANTED)  # rows of the second process
     words = (
         *("run.name=planted", f"preset.name={preset}", "mesh=2x1"),
         *("data=jsonl", f"data.path={path}", "data.pack=false", "data.shuffle=false"),

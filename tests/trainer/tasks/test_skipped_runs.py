@@ -1,18 +1,15 @@
 """Whole runs that meet rows whose loss is no number, and what they leave behind."""
 
-import json
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.trainer.training.planting import poison
+from tests.trainer.training.planting import BYTE_ID, POISON, poison, write_planted
 from trainer.config.errors import NumericsError
 from trainer.tasks.skipping import check_finite
 from trainer.tracking import read_events, read_metrics
 from trainer.training.step import TrainState
 
-POISON, POISON_ID = "\N{SECTION SIGN}", 185  # the second of its two bytes as a token
 BATCH = 2  # sequences, a row each
 WORDS = (
     f"trainer.global_batch_size={BATCH}",
@@ -34,7 +31,7 @@ WORDS = (
 def preset(repository, tmp_path_factory):
     directory = tmp_path_factory.mktemp("presets") / "poisoned"
     golden = repository / "tests/golden/keras_hub/gemma2"
-    return poison(golden, directory, token_id=POISON_ID)
+    return poison(golden, directory, token_id=BYTE_ID)
 
 
 @pytest.fixture
@@ -42,16 +39,11 @@ def planted(runs, preset, tmp_path):
     """Return a function that gives the words of a run whose batches `bad` overflow."""
 
     def write(name, bad, *, left_out=False):
-        rows = [
-            {"prompt": f"Row {n}?", "response": f"{n * n} it is."}
-            for n in range(20 * BATCH)
-        ]
-        for batch in bad:
-            rows[batch * BATCH + 1]["prompt"] += POISON
+        path = write_planted(tmp_path / f"{name}.jsonl", 20, batch=BATCH, bad=bad)
         if left_out:
-            rows = [row for n, row in enumerate(rows) if n // BATCH not in bad]
-        path = tmp_path / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            rows = path.read_text().splitlines(keepends=True)
+            kept = [row for n, row in enumerate(rows) if n // BATCH not in bad]
+            path.write_text("".join(kept))
         words = [*WORDS, f"preset.name={preset}", f"data.path={path}"]
         return [*words, f"run.name={name}"]
 

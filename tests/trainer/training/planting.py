@@ -5,12 +5,14 @@ infinite and the first norm makes no number of it. As an output it has a finite 
 since logits are capped: nothing but the sequences that hold the token is spoiled.
 """
 
+import json
 import shutil
 
 import h5py
 import numpy as np
 
 POISON_ID = 5  # below the ids that `make_batch` draws
+POISON, BYTE_ID = "\N{SECTION SIGN}", 185  # the second of its two bytes as a token
 HUGE = 3e38
 
 
@@ -28,3 +30,15 @@ def plant(batch, *, sequence=0, token_id=POISON_ID):
     token_ids = batch["token_ids"].copy()
     token_ids[sequence, 0] = token_id
     return batch | {"token_ids": token_ids}
+
+
+def write_planted(path, count, *, batch, bad):
+    """Write rows for `count` batches; in those of `bad` the last row overflows."""
+    rows = [
+        {"prompt": f"Row {n}?", "response": f"{n * n} it is."}
+        for n in range(count * batch)
+    ]
+    for number in bad:
+        rows[(number + 1) * batch - 1]["prompt"] += POISON
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
