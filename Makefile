@@ -8,7 +8,7 @@ QUICK := not slow and not peers and not real_weights and not gpu and not tpu_aot
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .PHONY: demo test test-slow test-peers test-real test-tpu-aot pretrain-data bench \
-	lint clean
+	chaos lint clean
 
 demo: .venv/.installed
 	$(BIN)/python -m trainer
@@ -42,6 +42,10 @@ bench: .venv/.installed
 	$(BIN)/python tests/benchmarks/start.py
 	$(BIN)/python tests/benchmarks/peers.py $(PEERS)
 	$(BIN)/python tests/benchmarks/loading.py $(PEERS)
+
+# Runs that are killed, stopped, damaged and moved; a rerun does what is missing.
+chaos: .venv/.installed-dev
+	$(BIN)/python -m tests.chaos --record $(CHAOS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

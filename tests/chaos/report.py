@@ -6,7 +6,6 @@ Turns the ledgers of all experiments into a page of Markdown. It refuses to run 
 from collections.abc import Mapping, Sequence
 
 from tests.benchmarks.comparison import markdown_table
-from tests.benchmarks.machine import sentence
 from tests.chaos.experiment import Experiment, Trial, median_of
 
 HEADER = ("test", "asked", "reached", "median time")
@@ -33,6 +32,11 @@ def report(
     """
     rows = [_row(e, trials, counts[e.name]) for e, trials in found.items()]
     every = [trial for trials in found.values() for trial in trials]
+    dates = sorted({trial["time"][:10] for trial in every})
+    machine = (
+        f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gb']} GB, "
+        f"{facts['system']}, Python {facts['python']}"
+    )
     revisions = sorted({trial["revision"] or "none" for trial in every})
     seeds = sorted({trial["seed"] for trial in every})
     told = f"Seeds {_listed(seeds)}; revisions {_listed(revisions)}."
@@ -40,7 +44,7 @@ def report(
         "# Chaos",
         INTRODUCTION,
         f"    {command}",
-        f"{sentence(dict(facts))} {told}",
+        f"{_listed(dates)}, {machine}. {told}",
         markdown_table(HEADER, rows, text_columns=(0, 1, 2, 3)),
         *_failures(found),
     ]
@@ -50,8 +54,8 @@ def report(
 def _row(experiment: Experiment, trials: Sequence[Trial], count: int) -> list[str]:
     """Return the cells of an experiment."""
     passed = sum(trial["passed"] for trial in trials)
-    reached = f"{passed} of {len(trials)}"
-    if len(trials) < count:
+    reached = f"{passed} of {len(trials)}" if trials else f"none yet, of {count} to do"
+    if 0 < len(trials) < count:
         reached += f" so far, of {count} to do"
     if trials and (note := experiment.notes(trials)):
         reached += f"; {note}"

@@ -8,8 +8,8 @@ from tests.chaos.report import report
 from tests.chaos.workplace import Workplace
 
 MACHINE = {
-    **{"date": "2026-11-22", "processor": "abacus", "cores": 2, "memory_gb": 4},
-    **{"system": "Linux", "python": "3.11", "load_before": 0.5},
+    **{"processor": "abacus", "cores": 2, "memory_gb": 4},
+    **{"system": "Linux", "python": "3.11"},
 }
 
 
@@ -72,7 +72,15 @@ def test_the_table_says_what_was_reached_so_far_and_what_failed(ledger):
     row = "| toss | heads | 2 of 3 so far, of 30 to do; 3 tossed | 0.5 s in the air |"
     assert row in page
     assert "- coins, trial 1: tails\n" in page
-    assert "2026-11-22, abacus, 2 cores" in page and "Seeds 7; revisions" in page
+    date = ledger.trials()[0]["time"][:10]
+    assert f"{date}, abacus, 2 cores, 4 GB" in page and "Seeds 7; revisions" in page
+
+
+def test_the_table_says_what_was_not_tried():
+    page = report(
+        {experiment(toss): []}, counts={"coins": 30}, facts=MACHINE, command=""
+    )
+    assert "| toss | heads | none yet, of 30 to do |  |" in page
 
 
 def test_the_table_of_whole_figures_mentions_no_rest(ledger):
