@@ -1,11 +1,11 @@
 """Programs of many kinds, compiled for TPUs that are not here, with their bytes.
 
 Turns a list of command lines into tests/golden/plan_cases.json: what the compiler says
-that each needs of a device, how long it took and the memory that it took for it; and
+that each needs of a device, and what the whole command took of this machine; and
 into results/plan.md, with the estimate of `trainer.model.memory` beside, which the
 default tests hold to these numbers.
 
-    JAX_PLATFORMS=cpu python tests/benchmarks/plan_cases.py            all, 10 minutes
+    JAX_PLATFORMS=cpu python tests/benchmarks/plan_cases.py            all, 15 minutes
     JAX_PLATFORMS=cpu python tests/benchmarks/plan_cases.py lora_9b    one
     JAX_PLATFORMS=cpu python tests/benchmarks/plan_cases.py --table    none, the table
 
@@ -53,6 +53,7 @@ CASES = {
     "lora_gemma_2b": "gemma_2b_en v5e:2x4 2x4 16x512",
     "lora_gemma_7b": "gemma_7b_en v4:2x2x2 4x2 16x1024",
     "lora_27b_256": "gemma2_27b_en v5e:16x16 16x16 64x4096",
+    "lora_9b_slices": "gemma2_9b_en v5e:2x4 4x4 16x1024 mesh.slices=2",
 }
 """Preset, chips, mesh, microbatch x sequence length, and other keys."""
 
@@ -104,6 +105,7 @@ def compiled(words: list[str]) -> dict[str, object]:
         "state_bytes": sum(parts[k] for k in ("weights", "adapters", "optimizer")),
         "collective_bytes": sum(c["bytes"] for c in plan["collectives"]),
         "seconds": round(time.perf_counter() - started, 1),
+        "processor_seconds": round(used.ru_utime + used.ru_stime, 1),
         "peak_gb": round(used.ru_maxrss * 1024 / 1e9, 2),
     }
 
@@ -129,7 +131,7 @@ def table(facts: dict) -> str:
         f"{facts['compiler']}, {sentence(facts['machine'])} `plan_cases.py` measures "
         "again.",
         "",
-        "| step | state | in all, compiled | in all, estimated | | compiled in |",
+        "| step | state | in all, compiled | in all, estimated | | planned in |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for case in facts["cases"].values():
