@@ -44,8 +44,11 @@ class Samples:
         ]
 
     def after(self, weights: Weights, before: Sequence[Sample]) -> list[Sample]:
-        """Return the samples with the answers of trained weights added."""
-        if not before:
+        """Return the samples with the answers of trained weights added.
+
+        A run that answered at its beginning may have been told to answer no more.
+        """
+        if self._answerer is None:
             return []
         answers = self._answerer(weights, [sample.prompt for sample in before])
         return [
