@@ -12,10 +12,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 from etils import epath
 
 from trainer import storage
-from trainer.config.errors import StorageError
+from trainer.config.errors import RunError, StorageError
+from trainer.distribution.processes import process_count
 
 _FIX = "free space, a smaller checkpoint.keep_last, or another run.root"
 
@@ -89,12 +91,15 @@ def explained(
     """Turn whatever Orbax and the file system raise into one kind of error.
 
     `Exception` is the only name for what a damaged file or a full disk causes there.
+    What JAX meets in a run of several processes passes: one of them is lost.
     """
     try:
         yield
-    except StorageError:
+    except RunError:
         raise
     except Exception as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and process_count() > 1:
+            raise
         raise kind(
             key=str(place), expected=expected, received=_first_lines(error), fix=fix
         ) from error

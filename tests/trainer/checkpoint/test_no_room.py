@@ -9,7 +9,7 @@ import pytest
 from tests.trainer.checkpoint.states import KERNEL, bits, like, tree, write
 from trainer import storage
 from trainer.checkpoint import Store, room
-from trainer.config.errors import StorageError
+from trainer.config.errors import PeerLostError, StorageError
 
 # The system's own limit on the size of a file: the real save meets a real error.
 FULL = """
@@ -81,3 +81,9 @@ def test_room_is_needed_for_what_is_not_there_yet(tmp_path, there, saves, more):
 
 def test_a_bucket_has_room(bucket):
     assert room.free_bytes(bucket) is None
+
+
+def test_a_process_that_is_lost_is_not_taken_for_a_full_disk(tmp_path):
+    lost = PeerLostError(key="process 1", expected="life", received="none", fix="wait")
+    with pytest.raises(PeerLostError), room.explained_save(tmp_path / "1", needed=8):
+        raise lost
