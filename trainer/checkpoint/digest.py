@@ -28,9 +28,14 @@ def digests(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
 
 def start(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Begin to compute digests, in every process, before arrays may be donated."""
-    # one at a time: many programs with collectives at once deadlock simulated devices,
-    # which are told to wait for each (trainer/config/simulated.py)
-    return {name: _digest(array) for name, array in arrays.items()}
+    started = {}
+    for name, array in arrays.items():
+        started[name] = _digest(array)
+        if jax.default_backend() == "cpu":
+            # XLA:CPU (jaxlib 0.10.2) aborts when collectives of many programs in
+            # flight wait for each other's threads, whatever it is told at the start
+            started[name].block_until_ready()
+    return started
 
 
 def finish(started: Mapping[str, jax.Array]) -> dict[str, int]:
