@@ -116,7 +116,8 @@ def check_finite(state: TrainState, *, step: int, kept: int | None) -> None:
     Raises:
         NumericsError: There is such a number.
     """
-    if bool(np.asarray(_is_finite(state).addressable_data(0))):
+    is_finite = jax.block_until_ready(_is_finite(state))  # on all simulated devices
+    if bool(np.asarray(is_finite.addressable_data(0))):
         return
     goes_on = f"checkpoint {kept} is the newest good one" if kept else "none is kept"
     raise NumericsError(
