@@ -49,12 +49,13 @@ class Case(NamedTuple):
 def case(work: str, topology: str, mesh: str, batch: str, *more: str) -> Case:
     """Return a case; `batch` is sequences x tokens of a step."""
     sequences, tokens = batch.split("x")
-    words = (f"trainer.global_batch_size={sequences}", f"data.sequence_length={tokens}")
+    step = (f"trainer.global_batch_size={sequences}", f"data.sequence_length={tokens}")
+    kept = ("preset.dtype=bfloat16", "trainer.remat=block")
     return Case(
         f"{work}, {batch}",
         topology,
         {"v5e": 16, "v5p": 95}[topology.partition(":")[0]],
-        (*more, f"mesh={mesh}", "preset.dtype=bfloat16", *words),
+        (*more, f"mesh={mesh}", *kept, *step),
     )
 
 
