@@ -20,17 +20,15 @@ from gemma.layout import LARGE_BYTES, gemma_layout_map, most_devices, rule_of
 from gemma.lora import LoraSettings
 from gemma.stacked import Constraints, StackedVariable
 from trainer.distribution.mesh import AXES
+from trainer.model.working_memory import FEW_ROWS, LANES
 
 BATCH, MODEL = AXES
-LANES = 128
-"""Numbers of a row that a TPU stores together.
-
-A table whose parts have another width is stored transposed there, and its rows are
-looked up in one that is not. Gathered at once, both stand in memory; so a large one is
-gathered a block of rows at a time.
-"""
-FEW_ROWS = 65_536  # on a device: what stands twice is small beside the rest
 BLOCK_ROWS = 8192
+"""Rows of a large table that are gathered at a time.
+
+A table whose parts are no multiple of `LANES` wide is stored transposed, and its rows
+are looked up in one that is not. Gathered at once, both would stand in memory.
+"""
 
 Constraint = Callable[[jax.Array], jax.Array]
 

@@ -14,9 +14,10 @@ from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.layout.listing import ITEM_BYTES
 from gemma.stacked.tree import stacks
-from trainer.model.placement import FEW_ROWS, LANES
 
 FLOAT32 = 4
+LANES = 128  # numbers of a row that a TPU stores together
+FEW_ROWS = 65_536  # of a table on a device: standing twice it is small beside the rest
 LARGEST_TILE = 2048  # of the vocabulary: trainer.model.vocabulary_tiles
 GATHERED_FOR_WEIGHTS = 10
 FRAGMENTS = 1.45

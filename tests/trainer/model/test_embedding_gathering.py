@@ -10,7 +10,8 @@ import pytest
 from gemma.presets import open_preset
 from trainer.distribution.mesh import build_mesh
 from trainer.model.assemble import build_model
-from trainer.model.placement import BLOCK_ROWS, FEW_ROWS
+from trainer.model.placement import BLOCK_ROWS
+from trainer.model.working_memory import FEW_ROWS
 
 ROWS = 4 * FEW_ROWS
 
