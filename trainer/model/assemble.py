@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from keras.dtype_policies import DTypePolicy, DTypePolicyMap
 
 from gemma.abstract import build_abstract, is_abstract
 from gemma.adapters import Adapter
@@ -33,6 +33,9 @@ from trainer.model.state import (
     load_arrays,
     random_arrays,
 )
+
+if TYPE_CHECKING:
+    from keras.dtype_policies import DTypePolicyMap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,6 +225,9 @@ def _policy(
         return trained
     if not train_embedding:
         return dtype
+    # not above: gemma chooses Keras's backend, or refuses the one that was chosen
+    from keras.dtype_policies import DTypePolicy, DTypePolicyMap
+
     policy = DTypePolicyMap(default_policy=dtype)
     policy[EMBEDDING.partition("/")[0]] = DTypePolicy(trained)
     return policy
