@@ -39,12 +39,12 @@ from trainer.config.schema import RunConfig
 from trainer.distribution.exchange import from_primary
 from trainer.distribution.facts import shared_facts
 from trainer.distribution.joining import (
-    is_joined,
     join,
     note_end,
     silent_peers,
     told_to_end,
 )
+from trainer.distribution.processes import may_be_of_peers
 from trainer.model.assemble import hash_of_base
 from trainer.tasks.compiled_programs import keep_compiled_programs
 from trainer.tasks.console import Screen
@@ -226,10 +226,10 @@ def _explained(config: RunConfig) -> Iterator[None]:
         yield
     except PresetFileError as error:
         raise preset_error(error) from error
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+    except (jax.errors.JaxRuntimeError, ValueError, MemoryError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(error, config) from error
-        if is_joined():
+        if may_be_of_peers(error):
             raise _peer_lost(error) from error
         raise
     except OSError as error:

@@ -12,12 +12,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 from etils import epath
 
 from trainer import storage
 from trainer.config.errors import RunError, StorageError
-from trainer.distribution.processes import process_count
+from trainer.distribution.processes import may_be_of_peers
 
 _FIX = "free space, a smaller checkpoint.keep_last, or another run.root"
 
@@ -98,7 +97,7 @@ def explained(
     except RunError:
         raise
     except Exception as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and process_count() > 1:
+        if may_be_of_peers(error):
             raise
         raise kind(
             key=str(place), expected=expected, received=_first_lines(error), fix=fix

@@ -87,3 +87,23 @@ def test_a_process_that_is_lost_is_not_taken_for_a_full_disk(tmp_path):
     lost = PeerLostError(key="process 1", expected="life", received="none", fix="wait")
     with pytest.raises(PeerLostError), room.explained_save(tmp_path / "1", needed=8):
         raise lost
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"),
+        jax.errors.JaxRuntimeError("INTERNAL: collective aborted"),
+    ],
+)
+def test_what_a_collective_meets_is_storages_for_one_process_alone(
+    tmp_path, monkeypatch, error
+):
+    with pytest.raises(StorageError), room.explained(tmp_path, "a checkpoint"):
+        raise error
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(type(error)) as met, room.explained(tmp_path, "a checkpoint"):
+        raise error
+    assert met.value is error
+    with pytest.raises(StorageError), room.explained(tmp_path, "a checkpoint"):
+        raise ValueError("a chunk that is not whole")
