@@ -40,7 +40,9 @@ def test_killed_on_four_stopped_on_two_a_run_ends_on_one_as_if_unbroken(starter)
     assert starter.losses("moved") == pytest.approx(expected, rel=ANOTHER_MESH)
     assert rows(starter, "moved") == rows(starter, "unbroken")
     restored = [e["step"] for e in read_events(starter.root / "moved", "restored")]
-    assert len(restored) == 2 and 6 <= restored[0] < restored[1] < STEPS
+    # step 6 may still be under way at the kill; when it began, step 3 was committed
+    assert len(restored) == 2 and restored[0] % 3 == 0, restored
+    assert 3 <= restored[0] < restored[1] < STEPS
 
 
 def rows(starter, name):
