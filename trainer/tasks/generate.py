@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainer.config.errors import ConfigError
-from trainer.config.schema import RunConfig
+from trainer.config.schema import RunConfig, TrainerConfig
 from trainer.tasks.console import Screen
 from trainer.tasks.evaluator import Answerer
 from trainer.tasks.subject import open_subject
@@ -38,7 +38,9 @@ def run_generation(
             received="neither",
             fix="generate.prompt='Define the noun \"sea\".'",
         )
-    prompts = [prompt for prompt, _ in held_out.prompts(config.trainer.sample_prompts)]
+    # a run that answers none while it trains is asked here all the same
+    count = config.trainer.sample_prompts or TrainerConfig.sample_prompts
+    prompts = [prompt for prompt, _ in held_out.prompts(count)]
     is_chat = settings.chat and held_out.prompts_are_chat
     answers = Answerer(subject.session, settings, is_chat=is_chat)
     screen.line(f"answers of {subject.origin}")

@@ -147,6 +147,12 @@ def test_generation_answers_a_prompt(finished, capsys):
     assert capsys.readouterr().out.strip()
 
 
+def test_held_out_prompts_are_answered_where_training_answered_none(finished, capsys):
+    words = ("task=generate", "run.name=whole", "trainer.sample_prompts=0")
+    assert finished.here(*words) == 0
+    assert len(re.findall(r"^ *answer ", capsys.readouterr().out, re.MULTILINE)) == 3
+
+
 def test_a_preset_with_an_adapter_answers_as_the_run_did(finished, capsys):
     adapter = finished.root / "whole" / "artifacts/lora/adapter.lora.h5"
     sample = read_events(finished.root / "whole", "samples")[-1]["samples"][0]
