@@ -208,6 +208,9 @@ def _card_facts(
         data=f"{rows:,} rows of {config.data.source}",
         data_digest=run.data.fingerprint,
         command=command,
+        where=shlex.join(
+            [f"run.root={config.run.root}", f"run.name={run.directory.name}"]
+        ),
         adapter=run.session.model.has_only_adapters,
         full_preset=config.artifacts.preset,
         lora={} if lora is None else dataclasses.asdict(lora),

@@ -48,6 +48,8 @@ class CardFacts:
     """Fingerprint of these rows."""
     command: str
     """What to type to make it again."""
+    where: str
+    """The words that find the run, as typed."""
     adapter: bool
     """Whether `artifacts/lora/adapter.lora.h5` is there."""
     full_preset: bool

@@ -13,6 +13,7 @@ FACTS = CardFacts(
     data="WordNet definitions and example sentences, 4,000 rows",
     data_digest="0f1e2d3c",
     command="python -m trainer lora.rank=4",
+    where="'run.root=my runs' run.name=gemma2_tiny_en-wordnet-1a2b3c4d",
     adapter=True,
     full_preset=True,
     lora={"rank": 4, "alpha": 8.0, "targets": ["query", "value"]},
@@ -57,6 +58,11 @@ def test_samples_are_shown_literally_in_their_cells(tmp_path):
     assert row in card(tmp_path)
 
 
+def test_a_card_tells_where_its_run_is(tmp_path):
+    words = "'run.root=my runs' run.name=gemma2_tiny_en-wordnet-1a2b3c4d"
+    assert f"trainer task=generate {words} generate.prompt=" in card(tmp_path)
+
+
 def test_a_card_without_measurements_claims_nothing(tmp_path):
     text = card(tmp_path, metrics=[], samples=())
     assert "says nothing about the quality" in text and "## Samples" not in text
@@ -69,6 +75,7 @@ def test_full_training_has_no_words_about_adapters(tmp_path):
         data="rows",
         data_digest="00",
         command="python -m trainer lora=none",
+        where="run.root=outputs run.name=full",
         adapter=False,
         full_preset=True,
     )
