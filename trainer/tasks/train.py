@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 
 from trainer.checkpoint import SaveRequest
 from trainer.config.ending import BUG
-from trainer.config.errors import RunError
 from trainer.config.interruption import Interrupted
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
@@ -45,7 +44,7 @@ from trainer.tasks.state import (
     shapes_of_state,
     weights_in_use,
 )
-from trainer.tasks.stopping import end_stopped, keeping
+from trainer.tasks.stopping import end_stopped, exit_code_of, keeping
 from trainer.tasks.trackers import open_trackers
 from trainer.tracking import Sample, Tracker
 from trainer.training.loop import Hooks, Outcome, Progress, train
@@ -141,8 +140,8 @@ class Run:
             ):
                 self.stop.save_with(self.request.take)
                 exit_code = self._go()
-        except (RunError, Interrupted) as error:
-            exit_code = error.exit_code
+        except (Exception, Interrupted) as error:
+            exit_code = exit_code_of(error)
             raise
         finally:
             with concluding():  # the others have less to close, and are gone sooner
