@@ -15,7 +15,7 @@ from tests.chaos.workplace import LOOK_EVERY_SECONDS, REPOSITORY
 
 WORKER = REPOSITORY / "tests/chaos/timed_saves.py"
 LARGEST_SHARE = 0.10
-STEPS_A_SAVE = 12
+STEPS_A_SAVE = 30  # the save before is over
 WORDS = (
     "lora=none",
     "trainer.global_batch_size=1",

@@ -30,7 +30,13 @@ from trainer.checkpoint.inspection import (
     way_out,
     whole_steps,
 )
-from trainer.checkpoint.retention import DELETING, LatestAndBest, best_of, sweep
+from trainer.checkpoint.retention import (
+    DELETING,
+    LatestAndBest,
+    Sweeper,
+    best_of,
+    sweep,
+)
 from trainer.checkpoint.sealing import MARKER, sealed_paths
 from trainer.checkpoint.shared import check_shared
 from trainer.config.errors import DamagedError, StorageError
@@ -79,6 +85,7 @@ class Store:
         self._losses: dict[int, float | None] = {}
         self._unsealed: dict[int, tuple[record.Record, dict[str, jax.Array]]] = {}
         self._needed = 0  # bytes of the newest save
+        self._sweeper = Sweeper(self._directory)
         if read_only:  # Orbax 0.12 warns three times of what read_only means
             logging.getLogger("absl").setLevel(logging.ERROR)
         else:
@@ -142,7 +149,8 @@ class Store:
             )
         facts = record.describe(arrays, metadata, loss=loss)
         started = digest.start(arrays)
-        self.wait()  # Orbax would, and there is one record at a time to write
+        with self._saving():  # Orbax would, and there is one record at a time to write
+            self._manager.wait_until_finished()
         if step in self._manager.all_steps():
             where, found = str(self._directory / str(step)), digest.finish(started)
             record.check_same(self._record(step), facts, found, where=where)
@@ -151,6 +159,10 @@ class Store:
         self._needed = room.bytes_of(arrays)
         self._unsealed = {step: (facts, started)}
         with self._saving():
+            self._sweeper.begin()
+            free = room.free_bytes(self._directory)
+            if free is not None and free < self._needed:
+                self._sweeper.finish()
             self._losses[step] = loss
             content = ocp.args.StandardSave(dict(arrays))
             self._manager.save(step, args=ocp.args.Composite(arrays=content))
@@ -172,12 +184,17 @@ class Store:
         size = room.bytes_of(arrays)
         from_primary("room for checkpoints", lambda: check(copy_bytes=size))
 
+    def compile_ahead(self, arrays: Mapping[str, jax.Array]) -> None:
+        """Compile what a save of such arrays runs, so that the first one need not."""
+        digest.compile_ahead(arrays)
+
     def wait(self) -> None:
         """Return when all saves are committed, or raise what one of them met."""
         with self._saving():
             self._manager.wait_until_finished()
-        if not self._read_only:
-            sweep(self._directory)
+            if not self._read_only:
+                self._sweeper.begin()
+                self._sweeper.finish()
 
     def steps(self) -> list[int]:
         """Return the steps that are kept, oldest first."""
@@ -266,6 +283,7 @@ class Store:
         self.wait()
         with self._saving():
             self._manager.close()
+            self._sweeper.close()
 
     def _saving(self) -> contextlib.AbstractContextManager[None]:
         """Explain what the newest save meets."""

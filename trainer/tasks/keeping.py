@@ -26,6 +26,7 @@ from trainer.model.assemble import hash_of_base
 from trainer.model.state import Arrays
 from trainer.tasks.console import Screen
 from trainer.tasks.session import Session
+from trainer.tasks.skipping import compile_check
 from trainer.tasks.state import flatten_state, restore_state
 from trainer.tracking import Tracker
 from trainer.training.loop import Progress
@@ -99,13 +100,20 @@ def go_on(
     return state, progress
 
 
-def check_room(
+def prepare_saves(
     store: Store, state: TrainState, progress: Progress, config: RunConfig
 ) -> None:
-    """Refuse to go on where the checkpoints to come would fill the disk."""
+    """Make ready for the checkpoints to come.
+
+    Raises:
+        StorageError: They would fill the disk.
+    """
     left = config.trainer.num_train_steps - progress.step
     saves = math.ceil(left / config.checkpoint.every_steps)
-    store.check_room(flatten_state(state), saves=saves)
+    arrays = flatten_state(state)
+    store.check_room(arrays, saves=saves)
+    store.compile_ahead(arrays)
+    compile_check(state)
 
 
 def check_belongs(

@@ -28,7 +28,7 @@ from trainer.tasks.evaluator import Evaluator, is_missing
 from trainer.tasks.feed import placed_batches
 from trainer.tasks.gauge import build_gauge
 from trainer.tasks.introduce import introduce
-from trainer.tasks.keeping import check_room, facts_of_run, go_on, keep, open_store
+from trainer.tasks.keeping import facts_of_run, go_on, keep, open_store, prepare_saves
 from trainer.tasks.profiling import profiled
 from trainer.tasks.program import Step, build_step
 from trainer.tasks.rhythm import rhythm_of
@@ -152,7 +152,7 @@ class Run:
         rules = self.optimizer.rules()
         introduce(self.screen, self.session, self.data, self.directory, rules)
         state, frozen, progress = self._start_or_restore()
-        check_room(self.store, state, progress, self.config)
+        prepare_saves(self.store, state, progress, self.config)
         self.tracker.event("built", {"seconds": time.perf_counter() - self.started})
         if progress.step == 0:
             samples = self.samples.before({**frozen, **state.trainable})

@@ -45,6 +45,20 @@ def test_digests_do_not_depend_on_the_mesh(rows, columns):
     assert digests(tree(rows, columns)) == digests(tree())
 
 
+@pytest.mark.parametrize("shape", [(7, 3, 5), (8, 3, 5), (40,), (9, 2), ()])
+def test_a_digest_is_the_sum_of_weighted_words(shape):
+    """Sums may be taken in any order; numbers in old checkpoints stay what they are."""
+    words = np.random.default_rng(0).integers(0, 1 << 32, shape, np.uint64)
+    factors = (2654435761, 2246822519, 3266489917)
+    place = sum(
+        (np.indices(shape, np.uint64)[d] + 1) * factors[d] for d in range(len(shape))
+    )
+    place = np.asarray(place, np.uint64) % (1 << 32)
+    weights = 2 * (place ^ (place >> np.uint64(15))) + 1
+    expected = int((words * (weights % (1 << 32)) % (1 << 32)).sum()) % (1 << 32)
+    assert digests({"a": jnp.asarray(words.astype(np.uint32))}) == {"a": expected}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8"])
 def test_every_bit_changes_the_digest(dtype):
     width = jnp.dtype(dtype).itemsize * 8

@@ -1,0 +1,81 @@
+"""Old checkpoints go while the loop goes on, and a save compiles nothing."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
+import threading
+
+import jax
+import pytest
+
+from tests.trainer.checkpoint.states import METADATA, tree
+from trainer import storage
+from trainer.checkpoint import Store, digest, room
+from trainer.config.errors import StorageError
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Deleting waits until this is set."""
+    event, remove = threading.Event(), storage.remove
+
+    def wait_and_remove(path):
+        if threading.current_thread() is not threading.main_thread():
+            assert event.wait(60)
+        remove(path)
+
+    monkeypatch.setattr(storage, "remove", wait_and_remove)
+    yield event
+    event.set()
+
+
+def fill(store, *steps):
+    for step in steps:
+        store.save(step, tree(seed=step), METADATA)
+
+
+def test_a_save_does_not_wait_for_files_that_are_deleted(tmp_path, held):
+    with Store(tmp_path, keep_last=1) as store:
+        fill(store, 1, 2, 3)
+        assert "deleting-now" in storage.list_names(tmp_path)
+        held.set()
+    assert storage.list_names(tmp_path) == ["3"]
+
+
+def test_a_save_waits_for_the_room_that_deleting_gives(tmp_path, held, monkeypatch):
+    monkeypatch.setattr(room, "free_bytes", lambda directory: 0)
+    threading.Timer(0.5, held.set).start()
+    with Store(tmp_path, keep_last=1) as store:
+        fill(store, 1, 2, 3)
+        assert held.is_set()
+
+
+def test_what_a_killed_run_was_deleting_is_deleted(tmp_path):
+    (tmp_path / "deleting-now" / "1").mkdir(parents=True)
+    with Store(tmp_path, keep_last=1):
+        assert storage.list_names(tmp_path) == []
+
+
+def test_files_that_cannot_be_deleted_are_told(tmp_path, monkeypatch):
+    def refuse(path):
+        raise StorageError(key=str(path), expected="rights", received="none", fix="do")
+
+    store = Store(tmp_path, keep_last=1)
+    fill(store, 1, 2)
+    monkeypatch.setattr(storage, "remove", refuse)
+    fill(store, 3)
+    with pytest.raises(StorageError, match="deleting-now"):
+        store.wait()
+
+
+def test_the_first_save_compiles_no_digest(tmp_path, caplog):
+    arrays = {f"seen only here {name}": array for name, array in tree().items()}
+    with Store(tmp_path, keep_last=1) as store:
+        store.compile_ahead(arrays)
+        with jax.log_compiles(True):
+            digest.start(arrays)
+    assert "Compiling" not in caplog.text
+    with jax.log_compiles(True):
+        digest.start({"another": arrays["seen only here iteration"]})
+    assert "Compiling" in caplog.text
