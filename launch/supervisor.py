@@ -151,7 +151,7 @@ class _Attempt:
         for index, process in enumerate(self._processes):
             if index not in self._codes and process.poll() is not None:
                 self._codes[index] = _code(process.returncode)
-                self._tell_process(index)
+                self._tell_process(index, process.returncode)
         for number in self._signals.received[self._forwarded :]:
             self._forwarded += 1
             self._signal(number)
@@ -176,9 +176,10 @@ class _Attempt:
             if index not in self._codes:
                 _signal_group(process, number)
 
-    def _tell_process(self, index: int) -> None:
+    def _tell_process(self, index: int, returncode: int) -> None:
         if self._codes[index] and len(self._processes) > 1:
-            _tell(f"process {index} ended with {self._codes[index]}")
+            how = f", by {signal.Signals(-returncode).name}" if returncode < 0 else ""
+            _tell(f"process {index} ended with {self._codes[index]}{how}")
 
     def _end_all(self) -> None:
         """Leave nothing behind, not even what a process had started itself."""

@@ -29,7 +29,6 @@ from trainer.artifacts.weights import (
 )
 from trainer.checkpoint.shared import check_shared
 from trainer.config.errors import (
-    ConfigError,
     PeerLostError,
     RunError,
     StorageError,
@@ -57,7 +56,7 @@ from trainer.tasks.results import environment_facts, results_of
 from trainer.tasks.session import preset_error
 from trainer.tasks.subject import Subject
 from trainer.tasks.train import Finished, run_training
-from trainer.tracking import Artifact, read_metrics
+from trainer.tracking import Artifact, read_events, read_metrics
 
 
 def run(config: RunConfig, words: Sequence[str] = ()) -> int:
@@ -72,13 +71,6 @@ def run(config: RunConfig, words: Sequence[str] = ()) -> int:
     Raises:
         RunError: With the message and exit code for the user.
     """
-    if config.task not in _tasks(words):
-        raise ConfigError(
-            key="task",
-            expected=f"one of {', '.join(_tasks(words))}",
-            received=config.task,
-            fix="task=train",
-        )
     try:
         with _explained(config):
             keep_compiled_programs(config.trainer.compilation_cache, _warn)
@@ -112,7 +104,8 @@ def _write_results(
     run.tracker.flush()
     metrics = read_metrics(directory.path)
     seconds = time.perf_counter() - run.started
-    results = results_of(metrics, finished.progress, seconds) | merged
+    went_on = bool(read_events(directory.path, "restored"))
+    results = results_of(metrics, finished.progress, seconds, went_on=went_on) | merged
     command = shlex.join(["python", "-m", "trainer", *words])
     environment = environment_facts()
     write_report(

@@ -61,8 +61,9 @@ def test_a_process_that_stays_behind_a_lost_one_is_ended(capfd):
     assert "launch: process 0 ended with 6" in errors
 
 
-def test_a_killed_process_counts_as_lost():
+def test_a_killed_process_counts_as_lost(capfd):
     assert run("import os; os.kill(os.getpid(), 9)", SLEEPS) == 6
+    assert "launch: process 0 ended with 6, by SIGKILL" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("code", [6, 83])

@@ -179,8 +179,8 @@ def way_out(directory: epath.Path, step: int, steps: Sequence[int]) -> str:
     if not others:
         return f"delete {place} and repeat the command: it starts again"
     return (
-        f"checkpoint.on_corrupt=previous goes on from step {max(others)} and puts "
-        f"this one aside; or delete {place}"
+        f"checkpoint.on_corrupt=previous takes step {max(others)} instead; or delete "
+        f"{place}"
     )
 
 

@@ -135,7 +135,7 @@ def _batch_problems(config: RunConfig) -> Iterator[ConfigError]:
 
 def _step_problems(config: RunConfig) -> Iterator[ConfigError]:
     steps, warmup = config.trainer.num_train_steps, config.schedule.warmup_steps
-    if warmup > steps:
+    if warmup > steps > 0:
         yield ConfigError(
             key="schedule.warmup_steps",
             expected=f"at most trainer.num_train_steps ({steps})",

@@ -147,7 +147,9 @@ def _find_remote(pattern: str, *, key: str) -> list[epath.Path]:
 
 def _no_file(pattern: str, *, key: str) -> DataError:
     directory, name = os.path.split(pattern)
-    there = storage.list_names(directory or ".")
+    suffixes = {".jsonl", os.path.splitext(name)[1]}
+    names = storage.list_names(directory or ".")
+    there = [each for each in names if os.path.splitext(each)[1] in suffixes]
     near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
     fix = "check the path; it is relative to the current folder"
     return DataError(

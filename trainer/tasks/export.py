@@ -21,7 +21,7 @@ from trainer.distribution.exchange import from_primary
 from trainer.tasks.console import Screen
 from trainer.tasks.run_directory import RunDirectory
 from trainer.tasks.sharing import held_by_primary
-from trainer.tasks.subject import Subject, open_subject
+from trainer.tasks.subject import Subject, check_run_is_there, open_subject
 
 _FILES = {
     "preset": (*FORM_FILES["keras"], UNFINISHED),
@@ -47,11 +47,12 @@ def run_export(
         words: What was typed: over a run's rows, even a default counts.
 
     Raises:
-        ConfigError: There is no place to write to, something else lies there, or
-            `peft` is asked of a model without adapter.
+        ConfigError: There is no such run, no place to write to, something else lies
+            there, or `peft` is asked of a model without adapter.
         DirectoryInUseError: The place is a run's own, and a process is at work there.
     """
     directory = RunDirectory(config)
+    check_run_is_there(config, directory)
     from_primary("the target", lambda: str(_target(config, directory)))
     _check_adapter(config, directory)
     subject = open_subject(config, words=words)

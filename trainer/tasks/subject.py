@@ -50,14 +50,24 @@ def open_subject(config: RunConfig, *, words: Sequence[str]) -> Subject:
     directory = RunDirectory(config)
     if directory.exists():
         return _open_run(config, directory, typed_keys(words, ("data",)))
-    if config.run.name is not None:
-        raise ConfigError(
-            key="run.name",
-            expected=f"a run below {config.run.root}: {_runs(config.run.root)}",
-            received=config.run.name,
-            fix="one of them, or leave run.name out to use the preset",
-        )
+    check_run_is_there(config, directory)
     return _open_preset(config)
+
+
+def check_run_is_there(config: RunConfig, directory: RunDirectory) -> None:
+    """Refuse a name that is no run's.
+
+    Raises:
+        ConfigError: `run.name` names no run.
+    """
+    if config.run.name is None or directory.exists():
+        return
+    raise ConfigError(
+        key="run.name",
+        expected=f"a run below {config.run.root}: {_runs(config.run.root)}",
+        received=config.run.name,
+        fix="one of them, or leave run.name out to use the preset",
+    )
 
 
 def _open_run(

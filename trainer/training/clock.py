@@ -11,6 +11,8 @@ import dataclasses
 import time
 from collections.abc import Iterator
 
+import jax
+
 from trainer.training.progress import (
     Hooks,
     PlacedBatch,
@@ -107,8 +109,8 @@ class Clock:
         self._batches.take()
 
     def _read(self, batch: PlacedBatch, sums: StepSums) -> None:
-        tokens = float(sums.loss_tokens)
-        loss = float(sums.loss_sum) / max(tokens, 1.0)
+        sums = jax.device_get(sums)  # one transfer and not one for each number
+        loss = float(sums.loss_sum) / max(float(sums.loss_tokens), 1.0)
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         waited = self._batches.take()

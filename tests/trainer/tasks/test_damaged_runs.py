@@ -28,7 +28,7 @@ def test_a_damaged_checkpoint_stops_whoever_needs_it(damaged):
         assert caught.value.exit_code == 7
         assert caught.value.key == str(runs.root / "whole/checkpoints/6")
         assert file.name in caught.value.received
-        assert "checkpoint.on_corrupt=previous goes on from step 4" in caught.value.fix
+        assert "checkpoint.on_corrupt=previous takes step 4 instead" in caught.value.fix
     assert storage.list_names(runs.root / "whole/checkpoints") == ["2", "4", "6"]
 
 

@@ -111,6 +111,12 @@ def test_without_a_run_there_must_be_a_path(runs):
         runs.here("task=export")
 
 
+def test_a_run_that_is_not_there_is_told_by_its_name(finished):
+    with pytest.raises(ConfigError, match="whole") as error:
+        finished.here("task=export", "run.name=hole")
+    assert error.value.key == "run.name"
+
+
 def test_peft_is_refused_where_there_is_no_adapter(runs, tmp_path):
     words = ("task=export", "export.format=peft", f"export.path={tmp_path / 'x'}")
     with pytest.raises(ConfigError, match="preset or hf, since there is no adapter"):

@@ -22,6 +22,18 @@ def test_medians_and_the_change_of_the_loss():
     }
 
 
+def test_seconds_of_a_run_that_went_on_are_of_its_last_start():
+    results = results_of(LINES, Progress(step=3), 12.34, went_on=True)
+    assert results["seconds since the last start"] == 12.3
+
+
+def test_training_that_made_it_worse_is_told():
+    told = [*LINES, {"step": 4, "eval/loss": 4.1}]
+    results = results_of(told, Progress(step=4), 1.0)
+    assert results["held-out loss"] == "4.0000 -> 4.1000 (+2.5 %)"
+    assert "lower optimizer.learning_rate" in results["warning"]
+
+
 def test_the_share_of_the_peak_and_memory_where_they_were_told():
     told = [
         line | {"train/mfu": share, "train/memory_peak_bytes": share * 2**31}
