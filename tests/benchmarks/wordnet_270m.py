@@ -242,10 +242,10 @@ def _setting(packs: int, before: Mapping[str, Any] | None) -> str:
             f"{before['content_loss_before']:.3f} without the latter."
         )
     return text + (
-        "\n\nThe rate over all steps has the compilation in it, from no cache, and "
-        "TRL's first step; the whole command has imports, loading and evaluation "
-        "too. Peak memory is the largest resident size, TRL's before its evaluation. "
-        "Medians of the rounds."
+        "\n\nThe rate over all steps has the first one in it; this project compiles "
+        "before that, from no cache. The whole command has compilation, imports, "
+        "loading and evaluation. Peak memory is the largest resident size, TRL's "
+        "before its evaluation. Medians of the rounds."
     )
 
 
