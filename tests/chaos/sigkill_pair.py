@@ -60,7 +60,7 @@ def _kill_one(place, name, number, watch):
     await_moment(aim, random, watch, group)
     group.processes[victim].send_signal(signal.SIGKILL)
     since = time.perf_counter()
-    codes = group.wait(LONGEST_SECONDS)
+    codes = group.wait(LONGEST_SECONDS * place.slack)
     seconds = round(time.perf_counter() - since, 3)
     faults = []
     if codes[victim] != -signal.SIGKILL:

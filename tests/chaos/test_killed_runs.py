@@ -3,8 +3,10 @@
 import pytest
 
 from tests.chaos.sigkill import SIGKILL
+from tests.chaos.sigkill_pair import SIGKILL_PAIR
 
 
 @pytest.mark.timeout(600)
-def test_killed_runs_end_bit_for_bit_as_unbroken_ones(tenth, faults):
-    assert faults(tenth(SIGKILL)) == {}
+@pytest.mark.parametrize("experiment", [SIGKILL, SIGKILL_PAIR], ids=lambda e: e.name)
+def test_killed_runs_end_bit_for_bit_as_unbroken_ones(tenth, faults, experiment):
+    assert faults(tenth(experiment)) == {}

@@ -119,10 +119,11 @@ def activation_bytes(work: Work) -> int:
 
 
 def loss_bytes(work: Work) -> int:
-    """Return the bytes of the loss: hidden states and their gradient, and a chunk.
+    """Return the bytes of the loss: hidden states, those with loss, and a chunk.
 
-    A chunk meets a tile of the table at a time. A trained table has two passes over
-    tiles, in which each tile's own gradient is added up in float32.
+    Their gradient is as wide. A chunk meets a tile of the table at a time. A trained
+    table has two passes over tiles, in which each tile's own gradient is added up in
+    float32.
     """
     _, model = work.layout.mesh_shape
     config = work.config

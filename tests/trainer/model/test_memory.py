@@ -8,6 +8,7 @@ from gemma.layout import table
 from gemma.lora import lora_settings
 from gemma.presets import BUILT_IN
 from tests.trainer.memory_plans import plan_of
+from trainer.model import vocabulary_tiles, working_memory
 
 GIB = 2**30
 EVERY_MESH = [(2**i, 2**j) for i in range(5) for j in range(5)]
@@ -99,6 +100,10 @@ def test_what_is_kept_less_of_needs_less():
     ]
     assert totals == sorted(totals, reverse=True)
     assert len(set(totals)) == len(totals)
+
+
+def test_the_loss_is_estimated_for_the_tiles_that_it_takes():
+    assert working_memory.LARGEST_TILE == vocabulary_tiles.TILE
 
 
 def test_sequences_that_the_model_axis_splits_are_kept_once():
