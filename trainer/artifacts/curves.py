@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+if TYPE_CHECKING:
+    import matplotlib as mpl
 
 MAX_POINTS = 600
 _INK, _MUTED, _GRID = "#1f2933", "#6b7785", "#e4e8ed"
@@ -43,6 +42,11 @@ class Curve(NamedTuple):
 
 def draw(curves: Sequence[Curve], *, height: float = 3.0, width: float = 8.0) -> str:
     """Return one SVG element with the curves over the step, sizes in inches."""
+    # not above: it takes 0.3 s, for which no first step has to wait
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
