@@ -1,7 +1,7 @@
 """What a save costs the loop of a state that takes a while to write.
 
-All weights of a model of some thirty million are trained, so that a checkpoint has
-hundreds of megabytes. The time for which the loop stands still is measured inside the
+All weights of a model of some eighty million are trained, so that a checkpoint has
+a gigabyte. The time for which the loop stands still is measured inside the
 process, the end of the save by its commit.
 """
 
@@ -15,7 +15,7 @@ from tests.chaos.workplace import LOOK_EVERY_SECONDS, REPOSITORY
 
 WORKER = REPOSITORY / "tests/chaos/timed_saves.py"
 LARGEST_SHARE = 0.10
-STEPS_A_SAVE = 30  # the save before is over
+STEPS_A_SAVE = 15  # the save before is over
 WORDS = (
     "lora=none",
     "trainer.global_batch_size=1",

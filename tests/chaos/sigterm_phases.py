@@ -2,7 +2,8 @@
 
 The phases are told from what appears in the run's directory. A process can answer from
 where it has taken the signal over, which `/proc` shows: before that Python itself has
-run no line yet, and there is nothing to save.
+run no line yet, and there is nothing to save. Nor is there where all is written: then
+the run ends as a finished one.
 """
 
 import signal
@@ -13,6 +14,7 @@ from tests.chaos.directories import committed, differences, names, numbers
 from tests.chaos.experiment import Experiment, make_trial
 from tests.chaos.killing import SAVE_SECONDS, SAVES, Watch
 from tests.chaos.workplace import wait_until
+from trainer.tasks.run_directory import DONE
 from trainer.tracking import read_events
 
 PREEMPTED = 83
@@ -49,12 +51,13 @@ def run(place, numbers):
         random, watch = place.draw("sigterm", number), Watch(place.root / name)
         wait_until(_beginning(phase, group, watch, random), group)
         time.sleep(random.uniform(0, SECONDS[phase]))
+        right = 0 if (place.root / name / DONE).exists() else PREEMPTED
         group.processes[0].send_signal(signal.SIGTERM)
         since = time.perf_counter()
         code = group.wait(GRACE_SECONDS * place.slack)[0]
         seconds = time.perf_counter() - since
         faults = _unsaved(place.root / name)
-        if code != PREEMPTED:
+        if code != right:
             faults.append(f"exit code {code}: {group.said(0)[-300:]}")
         group = place.start(words)
         code = group.wait()[0]

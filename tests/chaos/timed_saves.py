@@ -14,7 +14,7 @@ from trainer.__main__ import compose
 from trainer.config.ending import end
 from trainer.config.simulated import prepare_devices
 
-SIZES = {"num_layers": 8, "hidden_dim": 512, "intermediate_dim": 4096}
+SIZES = {"num_layers": 24, "hidden_dim": 512, "intermediate_dim": 4096}
 
 
 def work():
