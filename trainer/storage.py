@@ -116,15 +116,26 @@ def _create_local(path: str, content: bytes) -> None:
     try:
         with open(beside, "xb") as file:
             file.write(content)
-        os.link(beside, path)
-    except FileExistsError:
-        raise
-    except OSError:  # some mounted object stores have no links
-        with open(path, "xb") as file:
-            file.write(content)
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            raise
+        except OSError:  # some mounted object stores have no links
+            _create_in_place(path, content)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(beside)
+
+
+def _create_in_place(path: str, content: bytes) -> None:
+    """Write a new file where it stands, or leave none."""
+    with open(path, "xb") as file:
+        try:
+            file.write(content)
+            file.flush()
+        except OSError:
+            os.remove(path)
+            raise
 
 
 def upload(source: epath.PathLike, path: epath.PathLike) -> None:

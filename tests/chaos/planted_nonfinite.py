@@ -10,7 +10,6 @@ import json
 import shutil
 import time
 
-import h5py
 import numpy as np
 
 from tests.chaos.directories import (
@@ -24,13 +23,12 @@ from tests.chaos.directories import (
 from tests.chaos.experiment import Experiment, make_trial
 from tests.chaos.rows import write_rows
 from tests.chaos.workplace import REPOSITORY
+from tests.trainer.training.planting import BYTE_ID, POISON, poison
 from trainer.tracking import read_events
 
 PLANTED_A_RUN, BATCHES_A_RUN = 10, 100
 SEQUENCES = 2  # of a batch, a row each
 PRESET = REPOSITORY / "tests/golden/keras_hub/gemma2"  # its logits are capped
-POISON, POISON_ID = "\N{SECTION SIGN}", 185  # the second of its two bytes as a token
-HUGE = 3e38  # times the root of the hidden dim it is infinite
 WORDS = (
     f"trainer.global_batch_size={SEQUENCES}",
     "data=jsonl",
@@ -43,7 +41,8 @@ WORDS = (
 
 def run(place, trials):
     """Train with and without the rows that overflow, and compare every checkpoint."""
-    preset = poison(place.root / "poisoned")
+    shutil.rmtree(place.root / "poisoned", ignore_errors=True)
+    preset = poison(PRESET, place.root / "poisoned", token_id=BYTE_ID)
     for part in place.parts(trials, PLANTED_A_RUN):
         random = place.draw("planted_nonfinite", part[0])
         planted = sorted(random.sample(range(BATCHES_A_RUN - 1), len(part)))
@@ -66,18 +65,6 @@ def run(place, trials):
             yield make_trial(number, faults, seconds=seconds, batch=batch)
         for name in names:
             place.forget(name)
-
-
-def poison(directory):
-    """Write a preset of which one token's embedding overflows; return where."""
-    shutil.rmtree(directory, ignore_errors=True)
-    shutil.copytree(PRESET, directory, copy_function=shutil.copyfile)
-    with h5py.File(directory / "model.weights.h5", "r+") as file:
-        table = file["layers/reversible_embedding/vars/0"]
-        row = np.zeros(table.shape[1], table.dtype)
-        row[0] = HUGE
-        table[POISON_ID] = row
-    return directory
 
 
 def plant(path, planted, *, kept):

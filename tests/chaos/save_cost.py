@@ -51,7 +51,7 @@ def _train(place, trials):
     saves = {s["step"]: s for s in map(json.loads, lines)}
     for index, number in enumerate(trials):
         save = saves[STEPS_A_SAVE * (index + 1)]
-        yield _judge(number, save, ended, largest=LARGEST_SHARE * place.slack)
+        yield _judge(number, save, ended, largest=LARGEST_SHARE * min(place.slack, 5))
     place.forget(name)
 
 

@@ -3,7 +3,7 @@
 The phases are told from what appears in the run's directory. A process can answer from
 where it has taken the signal over, which `/proc` shows: before that Python itself has
 run no line yet, and there is nothing to save. Nor is there where all is written: then
-the run ends as a finished one.
+it may end as a finished run, too.
 """
 
 import signal
@@ -51,13 +51,14 @@ def run(place, numbers):
         random, watch = place.draw("sigterm", number), Watch(place.root / name)
         wait_until(_beginning(phase, group, watch, random), group)
         time.sleep(random.uniform(0, SECONDS[phase]))
-        right = 0 if (place.root / name / DONE).exists() else PREEMPTED
+        is_done = (place.root / name / DONE).exists()
+        right = (0, PREEMPTED) if is_done else (PREEMPTED,)
         group.processes[0].send_signal(signal.SIGTERM)
         since = time.perf_counter()
         code = group.wait(GRACE_SECONDS * place.slack)[0]
         seconds = time.perf_counter() - since
         faults = _unsaved(place.root / name)
-        if code != right:
+        if code not in right:
             faults.append(f"exit code {code}: {group.said(0)[-300:]}")
         group = place.start(words)
         code = group.wait()[0]

@@ -3,6 +3,7 @@
 import concurrent.futures
 import errno
 import os
+import resource
 
 import pytest
 from etils.epath import backend
@@ -35,6 +36,41 @@ def test_one_of_many_threads_creates(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         made = pool.map(lambda _: storage.create(tmp_path / "lock", b""), range(32))
     assert sum(made) == 1
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Return what fills the disk, for files of this process."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_file_that_cannot_be_filled_is_not_created(tmp_path, full):
+    full()
+    with pytest.raises(StorageError):
+        storage.create(tmp_path / "lock", b"mine")
+    assert storage.list_names(tmp_path) == []
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_mount_without_links_is_written_in_place(
+    tmp_path, monkeypatch, full, is_full
+):
+    def refuse(source, target):
+        if is_full:
+            full()
+        raise OSError(errno.EPERM, "links are not supported here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    if is_full:
+        with pytest.raises(StorageError):
+            storage.create(tmp_path / "lock", b"mine")
+        assert storage.list_names(tmp_path) == []
+        return
+    assert storage.create(tmp_path / "lock", b"mine")
+    assert not storage.create(tmp_path / "lock", b"yours")
+    assert storage.read_bytes(tmp_path / "lock") == b"mine"
 
 
 def test_directories_go_up_and_files_come_down(root, tmp_path):

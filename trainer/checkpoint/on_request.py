@@ -60,11 +60,13 @@ class SaveRequest:
         if is_primary():
             self._thread.join()
         if self._saving is not None:
-            self._finish()
+            with contextlib.suppress(StorageError):  # the next start looks again
+                self._finish()
 
     def _look(self) -> None:
         while not self._closed.wait(self._seconds):
-            with contextlib.suppress(StorageError):  # looks again
+            # looks again; a bucket's client has errors of its own
+            with contextlib.suppress(Exception):
                 if self._saving is not None:
                     self._finish()
                 elif not self._is_seen:

@@ -7,6 +7,7 @@ leaves no step that looks damaged. It refuses to know what else is in a checkpoi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from concurrent import futures
 from typing import Any
@@ -22,10 +23,19 @@ _GOING = "deleting-now"
 
 
 class LatestAndBest:
-    """Orbax's policy: keep the newest steps and the one of lowest loss."""
+    """Orbax's policy: keep the newest steps and the one of lowest loss.
 
-    def __init__(self, keep_last: int, losses: Mapping[int, float | None]) -> None:
-        self._keep_last = keep_last
+    Args:
+        keep_last: How many of the newest.
+        losses: Of the steps, as far as they are known.
+        due_every: Steps between those that are due: the newest of these stays, too,
+            however many were saved on request since.
+    """
+
+    def __init__(
+        self, keep_last: int, losses: Mapping[int, float | None], *, due_every: int
+    ) -> None:
+        self._keep_last, self._due_every = keep_last, due_every
         self._losses = losses
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:  # noqa: ANN401  # Orbax's own types
@@ -34,12 +44,17 @@ class LatestAndBest:
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = set(sorted(steps)[-self._keep_last :])
         kept.add(best_of({step: self._losses.get(step) for step in steps}))
+        kept.add(max((s for s in steps if s % self._due_every == 0), default=None))
         return [step in kept for step in steps]
 
 
 def best_of(losses: Mapping[int, float | None]) -> int | None:
-    """Return the step of lowest loss, the newest of equals, or None."""
-    known = [(loss, -step) for step, loss in losses.items() if loss is not None]
+    """Return the step of lowest finite loss, the newest of equals, or None."""
+    known = [
+        (loss, -step)
+        for step, loss in losses.items()
+        if loss is not None and math.isfinite(loss)
+    ]
     return -min(known)[1] if known else None
 
 

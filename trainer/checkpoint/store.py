@@ -59,6 +59,7 @@ class Store:
         read_only: Nothing is saved, created, moved or deleted.
         on_corrupt: `stop` raises for a damaged step; `previous` leaves it out, and
             moves it to `<directory>-damaged/` unless the store is only read from.
+        due_every: Steps between checkpoints that are due; the newest of them stays.
 
     Attributes:
         left_out: The damaged steps that were met.
@@ -75,11 +76,13 @@ class Store:
         *,
         read_only: bool = False,
         on_corrupt: str = "stop",
+        due_every: int = 1,
     ) -> None:
         self._directory = epath.Path(directory)
         if storage.is_local(directory):
             self._directory = self._directory.absolute()  # Orbax takes no other
         self._keep_last, self._read_only = keep_last, read_only
+        self._due_every = due_every
         self._leave_out = on_corrupt == "previous"
         self.left_out: list[LeftOut] = []
         self._losses: dict[int, float | None] = {}
@@ -116,7 +119,9 @@ class Store:
             options=ocp.CheckpointManagerOptions(
                 cleanup_tmp_directories=not self._read_only,
                 read_only=self._read_only,
-                preservation_policy=LatestAndBest(self._keep_last, self._losses),
+                preservation_policy=LatestAndBest(
+                    self._keep_last, self._losses, due_every=self._due_every
+                ),
                 todelete_subdir=DELETING,
                 temporary_path_class=sealed_paths(self._directory, self._seal),
             ),
@@ -174,11 +179,25 @@ class Store:
         content = record.seal(facts, digest.finish(started), files)
         storage.write_bytes(written / record.RECORD, content)
 
+    def rate(self, step: int, loss: float) -> None:
+        """Give a kept step that was saved without a loss the one it has."""
+        if step not in self.steps() or self._losses.get(step) is not None:
+            return
+
+        def rewrite() -> None:
+            content = record.rated(self._record(step), loss)
+            storage.write_bytes(self._directory / str(step) / record.RECORD, content)
+
+        from_primary("the loss of a checkpoint", rewrite)
+        self._losses[step] = loss
+
     def check_room(self, arrays: Mapping[str, Any], *, saves: int) -> None:
         """Refuse to begin `saves` more checkpoints of `arrays` that fill the disk.
 
         At a time there are the newest, the best, and one that is being written.
         """
+        if saves <= 0:
+            return
         copies = max(min(saves, self._keep_last + 2 - len(self.steps())), 1)
         check = functools.partial(room.check_room, self._directory, copies=copies)
         size = room.bytes_of(arrays)

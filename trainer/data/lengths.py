@@ -48,7 +48,8 @@ def lengths_to_come(
         batches = np.frombuffer(pending, np.uint8, count * size).reshape(count, size)
         found |= set(batches.max(axis=1, initial=0).tolist())
         pending, left = pending[count * size :], left - count
-        has_all = measured.unknown == 0 and found == measured.present
+        has_all = len(found) == len(measured.buckets)
+        has_all |= measured.unknown == 0 and found == measured.present
         if left == 0 or has_all:
             break
     return [measured.buckets[place] for place in sorted(found)]

@@ -16,7 +16,7 @@ from trainer.distribution.joining import advance
 
 
 class SharedStop:
-    """Called once a step in every process, returns what all of them were told before.
+    """Called alike in every process, returns what all of them were told before.
 
     The answer is one call late, so that nobody waits for the step that runs.
     """
@@ -35,7 +35,7 @@ class SharedStop:
         if not self._is_shared:
             return number
         self._calls += 1
-        advance(f"step {self._calls} since its start")
+        advance(f"its question {self._calls} whether to stop")
         before = self._asked
         mine = jax.make_array_from_callback(
             (self._devices,), self._split, lambda index: np.full(1, number, np.int32)

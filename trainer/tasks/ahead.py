@@ -14,6 +14,7 @@ from typing import Any
 
 from trainer.data.batches import TrainingStream
 from trainer.data.lengths import lengths_to_come
+from trainer.data.sharing import Share
 from trainer.distribution.joining import advance
 from trainer.model.state import Arrays
 from trainer.tasks.feed import first_position
@@ -66,7 +67,7 @@ def step_ahead(
         first_position(progress),
         # a batch of a step that is skipped is another one to read
         num_steps=rules.num_train_steps - progress.step + rules.max_skipped_steps,
-        share=None if stream.pack else share_rows(),
+        share=None if stream.pack else _watched(share_rows()),
     )
     return Ahead(
         name="step",
@@ -74,6 +75,18 @@ def step_ahead(
         arguments=lambda length: (state, frozen, batch_shapes(session, length)),
         lengths=lengths,
     )
+
+
+def _watched(share: Share | None) -> Share | None:
+    """Return a share whose rounds the watch sees: many rows take a while to measure."""
+    if share is None:
+        return None
+
+    def tell(number: int, value: Any) -> list[Any]:  # noqa: ANN401  # JSON
+        advance(f"the lengths of rows, round {number}")
+        return share.tell(number, value)
+
+    return dataclasses.replace(share, tell=tell)
 
 
 def compile_ahead(

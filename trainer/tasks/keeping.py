@@ -2,8 +2,8 @@
 
 Turns a state and its progress into a checkpoint that stands by itself: with the
 configuration, code and packages it was made with, and the hashes of base, rows and
-vocabulary. What is restored is compared with them first. It refuses to know when a
-checkpoint is due and how it is written.
+vocabulary. What is restored is compared with them before it is used. It refuses to
+know when a checkpoint is due and how it is written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ from trainer.training.step import TrainState
 
 def open_store(directory: epath.Path, rules: CheckpointConfig) -> Store:
     """Open the checkpoints of a run that trains, by its `checkpoint` keys."""
-    return Store(directory, rules.keep_last, on_corrupt=rules.on_corrupt)
+    return Store(
+        directory,
+        rules.keep_last,
+        on_corrupt=rules.on_corrupt,
+        due_every=rules.every_steps,
+    )
 
 
 def facts_of_run(

@@ -148,7 +148,8 @@ class Lock:
         beat = 0
         while not self._released.wait(self._pulse_seconds):
             beat += 1
-            with contextlib.suppress(StorageError):  # the next beat may be heard
+            # the next beat may be heard; a bucket's client has errors of its own
+            with contextlib.suppress(Exception):
                 owner = _read(self._path)
                 if owner is not None and _name(owner) != _name(self._me):
                     self._end(owner)

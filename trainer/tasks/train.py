@@ -76,10 +76,7 @@ def run_training(
             allowed = from_primary("the change", lambda: directory.changes(config))
             run = Run(session, data, directory, screen=screen, stop=stop, finish=finish)
             run.started, run.typed = started, config
-            from_primary("the configuration", lambda: run.write_configuration(config))
-            if allowed:
-                run.tracker.event("changed", {"keys": allowed})
-            return run.go()
+            return run.go(changed=allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,23 +114,18 @@ class Run:
         self.tracker: Tracker = open_trackers(session, self.data, directory, screen)
         self.started, self.typed = time.perf_counter(), session.config
 
-    def write_configuration(self, typed: RunConfig) -> None:
-        """Keep what the run does from now on, before it does it.
+    def go(self, *, changed: Mapping[str, object]) -> int:
+        """Do the whole run and return its exit code.
 
         Args:
-            typed: The configuration before the devices filled it in: the same command
-                is compared with it when it goes on.
+            changed: Keys with the values of the start before and of this one.
         """
-        self.directory.forget_done()
-        self.directory.write_config(typed)
-        if typed.lora.path is not None:
-            keep_settings(self.directory, self.session.model.lora)
-
-    def go(self) -> int:
-        """Do the whole run and return its exit code."""
         exit_code = BUG
         place = self.directory.checkpoints
         try:
+            from_primary("the configuration", self._write_configuration)
+            if changed:
+                self.tracker.event("changed", {"keys": changed})
             with (
                 SaveRequest(self.directory.path, place) as self.request,
                 open_store(place, self.config.checkpoint) as self.store,
@@ -147,6 +139,17 @@ class Run:
             with concluding():  # the others have less to close, and are gone sooner
                 self.tracker.close(exit_code)
         return exit_code
+
+    def _write_configuration(self) -> None:
+        """Keep what the run does from now on, as it was typed, before it does it.
+
+        The devices have filled it in since: the same command is compared with what was
+        typed when it goes on.
+        """
+        self.directory.forget_done()
+        self.directory.write_config(self.typed)
+        if self.typed.lora.path is not None:
+            keep_settings(self.directory, self.session.model.lora)
 
     def _go(self) -> int:
         rules = self.optimizer.rules()
@@ -239,7 +242,10 @@ class Run:
                 return self.evaluator(weights, is_left=self.stop.is_asked)
 
             if is_missing(self.directory.path, progress.step, rhythm=rhythm):
-                log(progress.step, evaluate(state))
+                values = evaluate(state)
+                log(progress.step, values)
+                if "eval/loss" in values:  # it was saved without
+                    self.store.rate(progress.step, values["eval/loss"])
 
             hooks = Hooks(
                 gauge=build_gauge(self.session),

@@ -141,8 +141,9 @@ def _too_many_skipped(skipped: SkippedStep, done: Progress) -> NumericsError:
         numbers, ease = "no spikes", "a larger trainer.skip_spikes"
     good = "none is kept yet"
     if done.step:
+        when = "before" if done.step < skipped.step else "behind it"
         good = (
-            f"checkpoint {done.step} is from before; delete it to go on from an older"
+            f"checkpoint {done.step} is from {when}; delete it to go on from an older"
         )
     return NumericsError(
         key="train/loss, train/grad_norm",

@@ -58,7 +58,7 @@ class StopRequest:
             raise Interrupted(self.signal)
 
     def is_asked(self) -> bool:
-        """Return whether to stop now, alike in all processes; call it once a step."""
+        """Return whether to stop now, alike in all processes; all call it alike."""
         wanted = SAVE if self._takes_save() else 0
         agreed = self._agree(self.signal or wanted)
         if agreed == SAVE:

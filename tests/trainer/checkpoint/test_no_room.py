@@ -59,6 +59,7 @@ def test_checkpoints_that_will_not_fit_are_told_before_the_first(tmp_path):
         with pytest.raises(StorageError) as caught:
             store.check_room(described, saves=9)
         store.check_room(like(tree()), saves=9)
+        store.check_room(described, saves=0)  # all of them are there
     assert caught.value.exit_code == 7
     assert caught.value.expected.startswith("17,592,186,044,416 bytes free: 4 check")
     assert caught.value.received.endswith(" bytes free")

@@ -48,6 +48,23 @@ def test_a_request_is_answered_by_the_save_that_comes_anyway(tmp_path):
     assert storage.list_names(tmp_path) == ["checkpoints"]
 
 
+def test_a_storage_that_answers_in_its_own_words_is_asked_again(tmp_path, monkeypatch):
+    exists, asked = storage.exists, []
+
+    def refuse_once(path):
+        asked.append(path)
+        if len(asked) == 1:
+            raise LookupError("a bucket's client, for a moment")
+        return exists(path)
+
+    monkeypatch.setattr(storage, "exists", refuse_once)
+    (tmp_path / "SAVE").touch()
+    checkpoints = epath.Path(tmp_path / "checkpoints")
+    with SaveRequest(epath.Path(tmp_path), checkpoints) as request:
+        until(request.take)
+    assert len(asked) > 1
+
+
 def test_a_file_without_a_checkpoint_stays(tmp_path):
     checkpoints = tmp_path / "checkpoints"
     with SaveRequest(epath.Path(tmp_path), epath.Path(checkpoints)) as request:

@@ -1,6 +1,7 @@
 """SIGTERM in whatever a run is doing: exit code 83, soon, and the run goes on."""
 
 import dataclasses
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -109,3 +110,7 @@ def test_sigterm_in_every_phase_is_83_and_the_run_goes_on(runs, name, monkeypatc
     assert list(runs.losses("run")) == list(range(1, last + 1))
     evaluated = [0, 2, 4] if name == "evaluation" else []
     assert list(runs.evaluations("run")) == evaluated
+    kept = {int(path.name): path for path in (directory / "checkpoints").glob("[0-9]*")}
+    for step in kept.keys() & set(evaluated):  # also where the evaluation was left
+        record = json.loads((kept[step] / "record.json").read_text())
+        assert record["loss"] == runs.evaluations("run")[step]

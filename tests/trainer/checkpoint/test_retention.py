@@ -1,15 +1,16 @@
-"""Old checkpoints go while the loop goes on, and a save compiles nothing."""
+"""Which checkpoints stay, and that saving and deleting hold nothing up."""
 
 import os
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
+import math
 import threading
 
 import jax
 import pytest
 
-from tests.trainer.checkpoint.states import METADATA, tree
+from tests.trainer.checkpoint.states import METADATA, like, tree
 from trainer import storage
 from trainer.checkpoint import Store, digest, room
 from trainer.config.errors import StorageError
@@ -67,6 +68,36 @@ def test_files_that_cannot_be_deleted_are_told(tmp_path, monkeypatch):
     fill(store, 3)
     with pytest.raises(StorageError, match="deleting-now"):
         store.wait()
+
+
+def test_the_newest_step_that_was_due_stays(tmp_path):
+    with Store(tmp_path, keep_last=1, due_every=5) as store:
+        fill(store, 5, 10, 12, 13)
+        store.wait()
+        assert store.steps() == [10, 13]
+
+
+def test_a_loss_that_is_no_number_is_not_the_best(tmp_path):
+    with Store(tmp_path, keep_last=9) as store:
+        for step, loss in enumerate([math.nan, 2.0, math.inf], start=1):
+            store.save(step, tree(seed=step), METADATA, loss=loss)
+        assert store.best() == 2
+
+
+def test_a_step_that_was_saved_without_a_loss_gets_it_later(tmp_path):
+    with Store(tmp_path, keep_last=9) as store:
+        store.save(1, tree(seed=1), METADATA, loss=3.0)
+        store.save(2, tree(seed=2), METADATA)
+    with Store(tmp_path, keep_last=9) as store:
+        assert store.best() == 1
+        store.rate(2, 2.0)
+        store.rate(1, 1.0)  # it has one
+        store.rate(7, 1.0)  # it is not there
+        assert store.best() == 2
+    with Store(tmp_path, keep_last=9) as store:
+        assert store.best() == 2
+        _, metadata = store.restore(2, like(tree()))
+        assert metadata == METADATA
 
 
 def test_the_first_save_compiles_no_digest(tmp_path, caplog):
