@@ -75,6 +75,7 @@ class MemoryPlan:
         loss_chunk_tokens: `trainer.loss_chunk_tokens`.
         slot_bytes: Asks the optimizer.
         program_bytes: Of the program itself, where it lies in the device's memory.
+        slices: Of TPUs, over which `batch` runs.
     """
 
     config: GemmaConfig
@@ -91,6 +92,7 @@ class MemoryPlan:
     slot_bytes: SlotBytes
     program_bytes: int = 0
     attention_block: int = LARGEST_BLOCK
+    slices: int = 1
 
     @property
     def is_full(self) -> bool:
@@ -150,6 +152,7 @@ class MemoryPlan:
             attention=self.attention,
             attention_block=self.attention_block,
             loss_chunk_tokens=self.loss_chunk_tokens,
+            slices=self.slices,
         )
 
 

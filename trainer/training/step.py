@@ -100,11 +100,12 @@ def build_train_step(
                 slots |= guard.remember(numbers, state.slots)
             return TrainState(weights, slots)
 
-        def unchanged(gradients: Arrays, state: TrainState) -> TrainState:
-            return state
-
-        # a branch, not a choice of each array: the update's arithmetic stays as it is
-        after = jax.lax.cond(is_applied, updated, unchanged, gradients, state)
+        # a choice of each element, in place: a branch would copy the whole state
+        after = jax.tree.map(
+            lambda new, old: jnp.where(is_applied, new, old),
+            updated(gradients, state),
+            state,
+        )
         return after, StepSums(plain, minimised, count, norm, rate, is_applied)
 
     told = StepSums(*[replicated] * len(StepSums._fields))

@@ -68,6 +68,7 @@ def memory_plan(
         loss_chunk_tokens=trainer.loss_chunk_tokens,
         slot_bytes=slots,
         program_bytes=_program_bytes(dimensions, platform),
+        slices=max(config.mesh.slices or 1, 1),
     )
     return plan
 
