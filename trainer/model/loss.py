@@ -219,6 +219,7 @@ def _of_trained(
         terms=terms,
         soft_cap=form.soft_cap,
         table_shards=form.table_shards,
+        tile_gradient=form.tile_gradient,
         pieces=Pieces(sizes, order.counted),
     )
     return (found.minimised.sum(), found.plain.sum()), found.d_hidden, found.d_table

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from jax.sharding import NamedSharding
+
 CPU_PIECES = (512, 64)
 """Positions whose logits a CPU computes at a time: products of 512 are the fastest, and
 of 64 only half are computed for nothing on average."""
@@ -24,6 +26,8 @@ class LossForm:
         table_shards: Parts in which the vocabulary lies on devices.
         piece_tokens: Positions of a part whose logits exist at a time, for one tile of
             the vocabulary, largest first; none: a whole chunk's.
+        tile_gradient: How the gradient of a trained table's tile [entries, dim] lies,
+            the sum over all positions; None leaves it to the compiler.
     """
 
     soft_cap: float | None
@@ -31,6 +35,7 @@ class LossForm:
     chunk_tokens: int
     table_shards: int
     piece_tokens: tuple[int, ...] = ()
+    tile_gradient: NamedSharding | None = None
 
     def piece_sizes(self, tokens: int) -> tuple[int, ...]:
         """Return the sizes of pieces where a shard has so many positions."""

@@ -119,6 +119,7 @@ def loss_form(model: Model, chunk_tokens: int) -> LossForm:
         chunk_tokens=chunk_tokens,
         piece_tokens=CPU_PIECES if devices.flat[0].platform == "cpu" else (),
         table_shards=_table_shards(model),
+        tile_gradient=model.placement.tile_gradient(model.tree),
     )
 
 

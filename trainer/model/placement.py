@@ -73,7 +73,7 @@ class Placement:
             enter=_there_and_back(self._within, self._between),
             leave=_there_and_back(self._between, self._within),
             embedding=self._embedding(tree),
-            looked_up=self._within,
+            looked_up=self._looked_up(tree),
             weight=constrain_weight,
         )
 
@@ -104,20 +104,44 @@ class Placement:
             return self._constrain(PartitionSpec(axis))
         axes = self.spec(whole)
         kept = PartitionSpec(*(axis if axis == MODEL else None for axis in axes))
-        at_once = self._constrain(kept)
+        at_once = _there_and_back(self._constrain(kept), self._constrain(axes))
         width = whole.shape[1] // self.mesh.shape[BATCH]
         rows_each = whole.shape[0] // (self.mesh.shape[MODEL] if kept[0] else 1)
         if axes[1] != BATCH or width % LANES == 0 or rows_each <= FEW_ROWS:
             return at_once
-        return self._in_blocks(kept, rows_each)
+        return self._in_blocks(kept, at_once, rows_each)
 
-    def _in_blocks(self, kept: PartitionSpec, rows: int) -> Constraint:
+    def _looked_up(self, tree: dict[str, StackedVariable]) -> Constraint:
+        """Split what looked-up rows pull as the table is split.
+
+        Added to a table that is whole, they would take as much memory as it, twice.
+        """
+        if self.tile_gradient(tree) is None:
+            return self._within
+        split = self._constrain(PartitionSpec(None, None, BATCH))
+        return _there_and_back(self._within, split)
+
+    def tile_gradient(self, tree: dict[str, StackedVariable]) -> NamedSharding | None:
+        """Return how a sum over all positions for rows of the table is to lie.
+
+        None where `batch` does not split the table's hidden dim.
+        """
+        whole = tree.get(EMBEDDING)
+        if self.mesh.size == 1 or whole is None or self.spec(whole)[1] != BATCH:
+            return None
+        return NamedSharding(self.mesh, PartitionSpec(None, BATCH))
+
+    def _in_blocks(
+        self, kept: PartitionSpec, at_once: Constraint, rows: int
+    ) -> Constraint:
         """Return what gathers a table some rows at a time, of `rows` on each device."""
         sizes = [n for n in range(LANES, BLOCK_ROWS + 1, LANES) if rows % n == 0]
         size = max(sizes, default=rows)
         split = self._constrain(PartitionSpec(None, kept[0], None, BATCH))
-        gather = self._constrain(PartitionSpec(kept[0]))
-        at_once = self._constrain(kept)
+        gather = _there_and_back(
+            self._constrain(PartitionSpec(kept[0])),
+            self._constrain(PartitionSpec(kept[0], None, BATCH)),
+        )
 
         def in_blocks(table: jax.Array) -> jax.Array:
             blocks = table.reshape(-1, rows // size, size, table.shape[1])

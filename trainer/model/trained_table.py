@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from trainer.model.loss_terms import LossTerms, minimised_loss
 from trainer.model.vocabulary_tiles import (
@@ -59,6 +60,7 @@ def losses_and_gradients(
     terms: LossTerms,
     soft_cap: float | None,
     table_shards: int,
+    tile_gradient: NamedSharding | None,
     pieces: Pieces,
 ) -> Trained:
     """Return token losses and both gradients; nothing where a position is masked.
@@ -71,6 +73,7 @@ def losses_and_gradients(
         terms: What is minimised beside the cross-entropy.
         soft_cap: Bound of the logits; None leaves them.
         table_shards: Parts in which the vocabulary lies on devices.
+        tile_gradient: How the gradient of a tile lies once it is summed.
         pieces: Positions that count, and how many of them meet a tile at a time.
     """
     sums = sums_over_vocabulary(
@@ -88,7 +91,13 @@ def losses_and_gradients(
 
     def of_part(firsts: jax.Array, tiles: jax.Array) -> tuple[_Found, jax.Array]:
         return _part_gradients(
-            given, firsts, tiles, terms=terms, soft_cap=soft_cap, pieces=pieces
+            given,
+            firsts,
+            tiles,
+            terms=terms,
+            soft_cap=soft_cap,
+            tile_gradient=tile_gradient,
+            pieces=pieces,
         )
 
     if table_shards == 1:
@@ -112,6 +121,7 @@ def _part_gradients(
     *,
     terms: LossTerms,
     soft_cap: float | None,
+    tile_gradient: NamedSharding | None,
     pieces: Pieces,
 ) -> tuple[_Found, jax.Array]:
     """Return what a part of the table pulls, and that part's own gradient.
@@ -122,6 +132,7 @@ def _part_gradients(
         tiles: [tiles, entries of a tile, dim].
         terms: What is minimised.
         soft_cap: Bound of the logits.
+        tile_gradient: How the gradient of a tile lies once it is summed.
         pieces: Positions that count.
     """
     shards, tokens, dim = given.hidden.shape
@@ -145,7 +156,10 @@ def _part_gradients(
         # a sum of its own for each shard: one collective a tile, not one a piece
         d_tile = jnp.zeros((shards, *rows.shape), "float32")
         found, d_tile = for_each_piece(pieces, tokens, add_piece, (found, d_tile))
-        return found, d_tile.sum(0).astype(rows.dtype)
+        d_tile = d_tile.sum(0).astype(rows.dtype)
+        if tile_gradient is not None:  # a part for each device, or all would be whole
+            d_tile = jax.lax.with_sharding_constraint(d_tile, tile_gradient)
+        return found, d_tile
 
     start = _Found(
         jnp.zeros((shards, tokens), "float32"),

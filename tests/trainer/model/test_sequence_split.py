@@ -1,33 +1,19 @@
 """Hidden states lie over `model` along the sequence between products, by rule."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from gemma.presets import open_preset
-from trainer.distribution.mesh import build_mesh
-from trainer.model.assemble import build_model, initial_arrays
-from trainer.model.objective import training_loss
+from tests.trainer.model.gradients import full_model, gradients
 
 SAME = 2e-5  # relative to the largest; float32 sums over devices in another order
 
 
 @pytest.fixture(scope="module")
 def models(repository):
-    """Gemma 2 of four layers, two scan steps."""
-    golden = open_preset(str(repository / "tests/golden/keras_hub/gemma2"))
-    config = dataclasses.replace(golden.config, num_layers=4)
-    preset = dataclasses.replace(golden, config=config)
-
-    def build(shape):
-        mesh = build_mesh(shape, jax.devices()[: shape[0] * shape[1]])
-        return build_model(preset, mesh, dtype="float32", lora=None)
-
-    return {shape: build(shape) for shape in ((1, 1), (2, 4))}
+    return {shape: full_model(repository, shape) for shape in ((1, 1), (2, 4))}
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +53,6 @@ def test_gradients_lie_as_what_they_are_of(constraints):
 
     assert back(constraints.enter) == PartitionSpec("batch", "model")
     assert back(constraints.leave) == PartitionSpec("batch")
-
-
-def gradients(model, length=32):
-    """Return gradients and program of a batch of random rows, all with loss."""
-    arrays = initial_arrays(model, load_weights=False, adapter=None, seed=0)
-    ids = np.random.default_rng(0).integers(3, 2048, (4, length + 1), "int32")
-    batch = {
-        "token_ids": ids[:, :-1],
-        "labels": ids[:, 1:],
-        "loss_mask": np.ones((4, length), bool),
-        "segment_ids": np.ones((4, length), "int32"),
-        "positions": np.tile(np.arange(length, dtype="int32"), (4, 1)),
-    }
-    loss = training_loss(model, remat="block", chunk_tokens=32)
-    step = jax.jit(jax.grad(lambda t: loss(t, {}, batch, None)[0]))
-    program = step.lower(arrays).compile()
-    return program(arrays), program.as_text()
 
 
 def test_splitting_changes_no_gradient_and_divides_what_is_kept(models):
