@@ -19,9 +19,13 @@ FLOAT32 = 4
 LANES = 128  # numbers of a row that a TPU stores together
 FEW_ROWS = 65_536  # of a table on a device: standing twice it is small beside the rest
 LARGEST_TILE = 2048  # of the vocabulary: trainer.model.vocabulary_tiles
-GATHERED_FOR_WEIGHTS = 10
+GATHERED_FOR_WEIGHTS = 6
+FURTHER = 1.25
+MOST_GATHERED = 3
 FRAGMENTS = 1.45
 """What a compiler's heap takes for each byte that is live at its fullest."""
+LOST_BESIDE_GRADIENTS = 0.35
+"""What is lost between the gradients, for each byte of them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,7 @@ class Work:
         attention: Path that computes attention.
         attention_block: Places of a block at most, where the path is `blocked`.
         loss_chunk_tokens: `trainer.loss_chunk_tokens`.
+        slices: Of TPUs, over which `batch` runs.
     """
 
     config: GemmaConfig
@@ -55,6 +60,7 @@ class Work:
     attention: str
     attention_block: int
     loss_chunk_tokens: int
+    slices: int
 
     @property
     def sequences(self) -> int:
@@ -171,18 +177,21 @@ def _kept(work: Work) -> int:
 def _backward(work: Work) -> int:
     """Return the most that the backward pass of a scan step works on at a time.
 
-    Of each layer that is computed again: gate, linear branch and their product, the
-    normalised input of attention, queries, keys, values and the mix. Of the layer that
-    is at work: the gradients of both branches. Beside it a layer's weights for each
-    that is gathered, the kernels that the compiler lays out anew for the whole stack,
-    and an array as wide as the hidden states for each product beside query and value
-    that has an adapter.
+    Of each layer that is computed again: gate, linear branch and their product, of
+    those beyond the second less than half of that; the normalised input of attention,
+    queries, keys, values and the mix. Of the layer that is at work: the gradients of
+    both branches. Beside it the weights of each layer that is gathered, twice where
+    they come from other slices, the kernels that the compiler lays out anew for the
+    whole stack, and an array as wide as the hidden states for each product beside
+    query and value that has an adapter.
     """
     again = 0 if work.remat == "none" else work.period
-    live = (3 * again + 2) * work.feed_forward + max(again, 1) * work.hidden
+    branches = 3 * min(again, 2) + FURTHER * max(again - 2, 0) + 2
+    live = round(branches * work.feed_forward) + max(again, 1) * work.hidden
     live += 2 * max(again, 1) * work.heads + max(again, 1) * _scores(work)
     live += _more_adapters(work) * work.hidden
-    gathered = work.period if work.layout.mesh_shape[0] > 1 else 1
+    gathered = min(work.period, MOST_GATHERED) if work.layout.mesh_shape[0] > 1 else 1
+    gathered *= 2 if work.slices > 1 else 1
     live += gathered * work.layer_weights + _laid_out_anew(work)
     return round(FRAGMENTS * live) + _training_weights(work)
 
@@ -209,9 +218,9 @@ def _training_weights(work: Work) -> int:
         return round((FRAGMENTS - 1) * table.bytes_per_device)
     trained = sum(row.bytes_per_device for row in rows)
     cast = (trained - table.bytes_per_device) * work.item_bytes // FLOAT32
-    live = cast if work.item_bytes < FLOAT32 else 0
-    live += GATHERED_FOR_WEIGHTS * work.hidden
-    return round(FRAGMENTS * live + (FRAGMENTS - 1) * trained)
+    cast = cast if work.item_bytes < FLOAT32 else 0
+    gathered = FRAGMENTS * GATHERED_FOR_WEIGHTS * work.hidden
+    return round(cast + gathered + LOST_BESIDE_GRADIENTS * trained)
 
 
 def _laid_out_anew(work: Work) -> int:
