@@ -19,7 +19,6 @@ from trainer.distribution.processes import is_primary
 
 DELETING = "deleting"
 """Name among the steps, of a directory with those that are no longer any."""
-_GOING = "deleting-now"
 
 
 class LatestAndBest:
@@ -62,36 +61,31 @@ def sweep(directory: epath.Path) -> None:
     """Delete the files of deleted steps, this run's or a killed one's; once for all."""
     if is_primary() and storage.is_local(directory):  # elsewhere Orbax deletes itself
         storage.remove(directory / DELETING)
-        storage.remove(directory / _GOING)
 
 
 class Sweeper:
     """Deletes the files of deleted steps in a thread, while the loop goes on.
 
-    Orbax has moved them together when the save that replaced them was committed. They
-    are moved once more before the next save begins, out of Orbax's way.
+    Orbax moves a step among them whole, at any time, and none away.
 
     Args:
         directory: Parent of the steps.
     """
 
     def __init__(self, directory: epath.Path) -> None:
-        self._directory = directory
+        self._place = directory / DELETING
         self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="sweep")
         self._under_way: futures.Future[None] | None = None
 
     def begin(self) -> None:
-        """Start to delete what is there; no save may be under way.
+        """Start to delete what is there.
 
         Raises:
-            OSError: It cannot be moved.
             StorageError: As `finish` does, of what was begun before.
         """
         self.finish()
-        found = self._directory / DELETING
-        if is_primary() and storage.is_local(self._directory) and found.exists():
-            going = found.rename(self._directory / _GOING)
-            self._under_way = self._thread.submit(storage.remove, going)
+        if is_primary() and storage.is_local(self._place):
+            self._under_way = self._thread.submit(self._empty)
 
     def finish(self) -> None:
         """Return when it is deleted.
@@ -106,3 +100,7 @@ class Sweeper:
     def close(self) -> None:
         """Let the thread go."""
         self._thread.shutdown()
+
+    def _empty(self) -> None:
+        for name in storage.list_names(self._place):
+            storage.remove(self._place / name)

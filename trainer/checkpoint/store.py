@@ -211,9 +211,9 @@ class Store:
         """Return when all saves are committed, or raise what one of them met."""
         with self._saving():
             self._manager.wait_until_finished()
+            self._sweeper.finish()
             if not self._read_only:
-                self._sweeper.begin()
-                self._sweeper.finish()
+                sweep(self._directory)
 
     def steps(self) -> list[int]:
         """Return the steps that are kept, oldest first."""
