@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,22 +27,14 @@ from trainer.checkpoint.inspection import (
     put_aside,
     read_record,
     way_out,
-    whole_steps,
 )
-from trainer.checkpoint.retention import (
-    DELETING,
-    LatestAndBest,
-    Sweeper,
-    best_of,
-    sweep,
-)
-from trainer.checkpoint.sealing import MARKER, sealed_paths
-from trainer.checkpoint.shared import check_shared
+from trainer.checkpoint.opening import ARRAYS, open_manager, prepare
+from trainer.checkpoint.retention import LatestAndBest, Sweeper, best_of, sweep
+from trainer.checkpoint.sealing import MARKER
 from trainer.config.errors import DamagedError, StorageError
 from trainer.distribution.exchange import agree, from_primary
 
 Metadata = dict[str, Any]
-_ARRAYS = "arrays"
 
 
 class Store:
@@ -82,50 +73,22 @@ class Store:
         if storage.is_local(directory):
             self._directory = self._directory.absolute()  # Orbax takes no other
         self._keep_last, self._read_only = keep_last, read_only
-        self._due_every = due_every
         self._leave_out = on_corrupt == "previous"
         self.left_out: list[LeftOut] = []
         self._losses: dict[int, float | None] = {}
         self._unsealed: dict[int, tuple[record.Record, dict[str, jax.Array]]] = {}
         self._needed = 0  # bytes of the newest save
         self._sweeper = Sweeper(self._directory)
-        if read_only:  # Orbax 0.12 warns three times of what read_only means
-            logging.getLogger("absl").setLevel(logging.ERROR)
-        else:
-            self._prepare()
-        with room.explained(self._directory, "a directory of checkpoints"):
-            self._manager = self._open_manager()
-
-    def _prepare(self) -> None:
-        """Make the directory, and look through what is in it."""
-        with room.explained(self._directory, "a directory for checkpoints to write"):
-            self._directory.mkdir(parents=True, exist_ok=True)
-        check_shared(self._directory)
-        found = from_primary("the checkpoints", self._look_through)
-        self._losses.update(dict(found["losses"]))
-        self.left_out += [LeftOut(**left_out) for left_out in found["left_out"]]
-
-    def _look_through(self) -> dict[str, Any]:
-        sweep(self._directory)
-        records, left_out = whole_steps(
-            self._directory, keep_last=self._keep_last, leave_out=self._leave_out
-        )
-        losses = [[step, record.loss(facts)] for step, facts in records.items()]
-        return {"losses": losses, "left_out": [vars(one) for one in left_out]}
-
-    def _open_manager(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(
+        if not read_only:
+            losses, self.left_out = prepare(
+                self._directory, keep_last=keep_last, leave_out=self._leave_out
+            )
+            self._losses.update(losses)
+        self._manager = open_manager(
             self._directory,
-            options=ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=not self._read_only,
-                read_only=self._read_only,
-                preservation_policy=LatestAndBest(
-                    self._keep_last, self._losses, due_every=self._due_every
-                ),
-                todelete_subdir=DELETING,
-                temporary_path_class=sealed_paths(self._directory, self._seal),
-            ),
-            item_handlers={_ARRAYS: ocp.StandardCheckpointHandler()},
+            read_only=read_only,
+            keeps=LatestAndBest(keep_last, self._losses, due_every=due_every),
+            seal=self._seal,
         )
 
     def save(
@@ -291,7 +254,7 @@ class Store:
         wanted = ocp.args.StandardRestore(dict(like))
         with room.explained(place, expected, kind=DamagedError, fix=fix):
             found = self._manager.restore(step, args=ocp.args.Composite(arrays=wanted))
-        return dict(found[_ARRAYS])
+        return dict(found[ARRAYS])
 
     def forget(self, step: int) -> None:
         """Delete `step`, so that another of its number can be saved."""

@@ -61,12 +61,10 @@ def step_ahead(
         frozen: Its second.
         progress: What has been done.
     """
-    rules = session.config.trainer
     lengths = lengths_to_come(
         stream,
         first_position(progress),
-        # a batch of a step that is skipped is another one to read
-        num_steps=rules.num_train_steps - progress.step + rules.max_skipped_steps,
+        num_steps=session.config.trainer.num_train_steps - progress.step,
         share=None if stream.pack else _watched(share_rows()),
     )
     return Ahead(

@@ -141,11 +141,7 @@ class Run:
         return exit_code
 
     def _write_configuration(self) -> None:
-        """Keep what the run does from now on, as it was typed, before it does it.
-
-        The devices have filled it in since: the same command is compared with what was
-        typed when it goes on.
-        """
+        """Keep what was typed, before it is done; devices have filled it in since."""
         self.directory.forget_done()
         self.directory.write_config(self.typed)
         if self.typed.lora.path is not None:
@@ -271,7 +267,7 @@ class Run:
     def _compiled_step(
         self, state: TrainState, frozen: Arrays, progress: Progress
     ) -> Step:
-        """Return the step; no length of a batch is met that it is not compiled for."""
+        """Return the step, compiled for every length that comes if none is skipped."""
         step, stream = build_step(self.session, self.optimizer), self.data.train
         first = step_ahead(self.session, stream, step, state, frozen, progress=progress)
         programs = [first]
