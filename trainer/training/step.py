@@ -93,17 +93,14 @@ def build_train_step(
         if skip_spikes is not None:
             is_applied &= guard.is_usual(numbers, state.slots, deviations=skip_spikes)
 
-        def updated(gradients: Arrays, state: TrainState) -> TrainState:
-            mean = clip_by_norm(_divided(gradients, divisor), norm, clip_norm)
-            weights, slots = optimizer.apply(mean, state.trainable, state.slots)
-            if skip_spikes is not None:
-                slots |= guard.remember(numbers, state.slots)
-            return TrainState(weights, slots)
-
+        mean = clip_by_norm(_divided(gradients, divisor), norm, clip_norm)
+        weights, slots = optimizer.apply(mean, state.trainable, state.slots)
+        if skip_spikes is not None:
+            slots |= guard.remember(numbers, state.slots)
         # a choice of each element, in place: a branch would copy the whole state
         after = jax.tree.map(
             lambda new, old: jnp.where(is_applied, new, old),
-            updated(gradients, state),
+            TrainState(weights, slots),
             state,
         )
         return after, StepSums(plain, minimised, count, norm, rate, is_applied)
