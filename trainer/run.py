@@ -6,18 +6,15 @@ artifacts, which are written when a run is finished.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import jax
 from etils import epath
 
-from gemma.presets import PresetFileError
 from trainer.artifacts.card import CardFacts, write_card
 from trainer.artifacts.report import write_report
 from trainer.artifacts.weights import (
@@ -29,31 +26,24 @@ from trainer.artifacts.weights import (
 )
 from trainer.checkpoint.shared import check_shared
 from trainer.config.errors import (
-    PeerLostError,
     RunError,
-    StorageError,
 )
-from trainer.config.interruption import Interrupted
 from trainer.config.schema import RunConfig
 from trainer.distribution.exchange import from_primary
 from trainer.distribution.facts import shared_facts
 from trainer.distribution.joining import (
     join,
     note_end,
-    silent_peers,
-    told_to_end,
 )
-from trainer.distribution.processes import may_be_of_peers
 from trainer.model.assemble import hash_of_base
 from trainer.tasks.compiled_programs import keep_compiled_programs
 from trainer.tasks.console import Screen
 from trainer.tasks.evaluate import run_evaluation
+from trainer.tasks.explaining import explained
 from trainer.tasks.export import run_export
 from trainer.tasks.generate import run_generation
-from trainer.tasks.out_of_memory import is_out_of_memory, out_of_memory
 from trainer.tasks.plan import run_plan
 from trainer.tasks.results import environment_facts, results_of
-from trainer.tasks.session import preset_error
 from trainer.tasks.subject import Subject
 from trainer.tasks.train import Finished, run_training
 from trainer.tracking import Artifact, read_events, read_metrics
@@ -72,7 +62,7 @@ def run(config: RunConfig, words: Sequence[str] = ()) -> int:
         RunError: With the message and exit code for the user.
     """
     try:
-        with _explained(config):
+        with explained(config):
             keep_compiled_programs(config.trainer.compilation_cache, _warn)
             if config.task != "plan":  # it looks ahead, alone, and leaves nothing
                 join(config, shared_facts(config))
@@ -213,41 +203,6 @@ def _card_facts(
 
 def _warn(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _explained(config: RunConfig) -> Iterator[None]:
-    """Say errors that know no keys in the words of the configuration."""
-    try:
-        yield
-    except PresetFileError as error:
-        raise preset_error(error) from error
-    except (jax.errors.JaxRuntimeError, ValueError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise out_of_memory(error, config) from error
-        if may_be_of_peers(error):
-            raise _peer_lost(error) from error
-        raise
-    except OSError as error:
-        raise StorageError(
-            key=str(error.filename or "run.root"),
-            expected="a place that can be read and written",
-            received=f"{type(error).__name__}: {error.strerror or error}",
-            fix="check free space and rights, or choose another run.root",
-        ) from error
-
-
-def _peer_lost(error: Exception) -> PeerLostError | Interrupted:
-    """Return what a computation of all processes says when one of them is gone."""
-    silent = ", ".join(silent_peers()) or "not known which; the other logs say more"
-    if told := told_to_end():
-        return told
-    return PeerLostError(
-        key="a computation of all processes",
-        expected="all of them at work",
-        received=f"{str(error).splitlines()[0][:200]}; silent: {silent}",
-        fix="the same command goes on from the last checkpoint",
-    )
 
 
 def _tasks(words: Sequence[str]) -> dict[str, Callable[[RunConfig, Screen], int]]:

@@ -20,7 +20,7 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def may_be_of_peers(error: BaseException) -> bool:
+def may_be_of_peers(error: Exception) -> bool:
     """Return whether an error can say that another process of the run is gone.
 
     jaxlib 0.10.2 tells what gloo meets as a JaxRuntimeError, or as a ValueError where

@@ -12,11 +12,8 @@ from typing import ParamSpec, TypeVar
 
 from etils import epath
 
-from trainer.config.ending import BUG, STOPPED_BY_USER
-from trainer.config.errors import MemoryPlanError, PeerLostError, Preempted, RunError
-from trainer.config.interruption import Interrupted
-from trainer.distribution.processes import may_be_of_peers
-from trainer.tasks.out_of_memory import is_out_of_memory
+from trainer.config.ending import STOPPED_BY_USER
+from trainer.config.errors import Preempted
 from trainer.training.stop import StopRequest
 
 Arguments = ParamSpec("Arguments")
@@ -37,15 +34,6 @@ def keeping(
         return stepped
 
     return step_and_keep
-
-
-def exit_code_of(error: BaseException) -> int:
-    """Return the exit code of what ended a run, before anybody has put it in words."""
-    if isinstance(error, RunError | Interrupted):
-        return error.exit_code
-    if is_out_of_memory(error):
-        return MemoryPlanError.exit_code
-    return PeerLostError.exit_code if may_be_of_peers(error) else BUG
 
 
 def end_stopped(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from trainer.checkpoint import SaveRequest
 from trainer.config.ending import BUG
+from trainer.config.errors import RunError
 from trainer.config.interruption import Interrupted
 from trainer.config.schema import RunConfig
 from trainer.data.opening import TrainingData
@@ -25,6 +26,7 @@ from trainer.tasks.ahead import compile_ahead, step_ahead
 from trainer.tasks.beginning import check_may_begin
 from trainer.tasks.console import Bar, Screen
 from trainer.tasks.evaluator import Evaluator, is_missing
+from trainer.tasks.explaining import explained
 from trainer.tasks.feed import placed_batches
 from trainer.tasks.gauge import build_gauge
 from trainer.tasks.introduce import introduce
@@ -44,7 +46,7 @@ from trainer.tasks.state import (
     shapes_of_state,
     weights_in_use,
 )
-from trainer.tasks.stopping import end_stopped, exit_code_of, keeping
+from trainer.tasks.stopping import end_stopped, keeping
 from trainer.tasks.trackers import open_trackers
 from trainer.tracking import Sample, Tracker
 from trainer.training.loop import Hooks, Outcome, Progress, train
@@ -115,25 +117,21 @@ class Run:
         self.started, self.typed = time.perf_counter(), session.config
 
     def go(self, *, changed: Mapping[str, object]) -> int:
-        """Do the whole run and return its exit code.
-
-        Args:
-            changed: Keys with the values of the start before and of this one.
-        """
-        exit_code = BUG
-        place = self.directory.checkpoints
+        """Do the whole run and return its exit code; record keys that `changed`."""
+        exit_code, place = BUG, self.directory.checkpoints
         try:
-            from_primary("the configuration", self._write_configuration)
-            if changed:
-                self.tracker.event("changed", {"keys": changed})
-            with (
-                SaveRequest(self.directory.path, place) as self.request,
-                open_store(place, self.config.checkpoint) as self.store,
-            ):
-                self.stop.save_with(self.request.take)
-                exit_code = self._go()
-        except (Exception, Interrupted) as error:
-            exit_code = exit_code_of(error)
+            with explained(self.config):
+                from_primary("the configuration", self._write_configuration)
+                if changed:
+                    self.tracker.event("changed", {"keys": changed})
+                with (
+                    SaveRequest(self.directory.path, place) as self.request,
+                    open_store(place, self.config.checkpoint) as self.store,
+                ):
+                    self.stop.save_with(self.request.take)
+                    exit_code = self._go()
+        except (RunError, Interrupted) as error:
+            exit_code = error.exit_code
             raise
         finally:
             with concluding():  # the others have less to close, and are gone sooner
