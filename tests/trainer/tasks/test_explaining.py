@@ -42,3 +42,10 @@ def test_an_end_has_the_code_of_its_cause(monkeypatch, error, processes, code):
 def test_a_bug_stays_what_it_is(monkeypatch, error, processes):
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     assert end_by(error) is error
+
+
+def test_a_lost_process_is_told_in_the_library_s_words_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    lost = end_by(LOST)
+    assert lost.received.startswith(f"{LOST}; silent:")
+    assert lost.fix == "the same command goes on from the last checkpoint"
