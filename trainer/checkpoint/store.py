@@ -166,10 +166,6 @@ class Store:
         size = room.bytes_of(arrays)
         from_primary("room for checkpoints", lambda: check(copy_bytes=size))
 
-    def compile_ahead(self, arrays: Mapping[str, jax.Array]) -> None:
-        """Compile what a save of such arrays runs, so that the first one need not."""
-        digest.compile_ahead(arrays)
-
     def wait(self) -> None:
         """Return when all saves are committed, or raise what one of them met."""
         with self._saving():
@@ -193,8 +189,8 @@ class Store:
         Raises:
             DamagedError: Of a store that is only read from: a record was damaged.
         """
-        steps = self.steps()
-        for step in steps if self._read_only else ():
+        while unread := self._read_only and set(self.steps()) - self._losses.keys():
+            step = unread.pop()  # a run at work may add others
             try:
                 self._losses[step] = record.loss(self._record(step))
             except DamagedError as damage:
@@ -227,9 +223,7 @@ class Store:
             try:
                 return self._restore(chosen, like)
             except DamagedError as damage:
-                if step is not None:
-                    raise
-                self._leave(chosen, damage)
+                self._leave(chosen, damage, asked_for=step is not None)
 
     def _restore(
         self, step: int, like: Mapping[str, jax.ShapeDtypeStruct]
@@ -282,9 +276,15 @@ class Store:
             if error is None:  # what came first is what is told
                 raise
 
-    def _leave(self, step: int, damage: DamagedError) -> None:
+    def _leave(
+        self, step: int, damage: DamagedError, *, asked_for: bool = False
+    ) -> None:
         """Go on without a step, put aside unless one only reads; or raise."""
-        if not self._leave_out or len(self.steps()) == 1:
+        if self._read_only:
+            self._manager.reload()
+            if step not in self._manager.all_steps():  # the run at work deleted it
+                return
+        if asked_for or not self._leave_out or len(self.steps()) == 1:
             raise damage
         place = str(self._directory / str(step))
         if not self._read_only:

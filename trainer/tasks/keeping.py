@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from trainer.checkpoint import Store
+from trainer.checkpoint import Store, compile_ahead
 from trainer.config.errors import DataError, PresetError
 from trainer.config.identity import check_same_keys
 from trainer.config.schema import CheckpointConfig, RunConfig
@@ -117,7 +117,7 @@ def prepare_saves(
     saves = math.ceil(left / config.checkpoint.every_steps)
     arrays = flatten_state(state)
     store.check_room(arrays, saves=saves)
-    store.compile_ahead(arrays)
+    compile_ahead(arrays)
     compile_check(state)
 
 

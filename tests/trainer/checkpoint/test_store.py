@@ -116,6 +116,32 @@ def test_a_reader_leaves_a_run_at_work_alone(tmp_path):
         Store(tmp_path / "none", keep_last=1, read_only=True).restore(None, {})
 
 
+def test_a_reader_goes_on_with_what_a_run_at_work_has_kept_meanwhile(tmp_path):
+    with Store(tmp_path, keep_last=1) as writer:
+        writer.save(3, tree(seed=3), METADATA, loss=1.0)
+        writer.wait()
+        with Store(tmp_path, keep_last=1, read_only=True) as reader:
+            for step, loss in ((4, 0.5), (5, 0.25)):
+                writer.save(step, tree(seed=step), METADATA, loss=loss)
+            writer.wait()
+            assert reader.steps() == [3]
+            with pytest.raises(StorageError, match="checkpoints of steps: 5"):
+                reader.restore(3, like(tree()))
+            arrays, _ = reader.restore(None, like(tree()))
+            assert reader.best() == 5
+    assert bits(arrays[KERNEL]) == bits(tree(seed=5)[KERNEL])
+
+
+def test_the_best_of_what_is_left_is_found_beside_a_run_at_work(tmp_path):
+    with Store(tmp_path, keep_last=1) as writer:
+        writer.save(3, tree(seed=3), METADATA, loss=1.0)
+        writer.wait()
+        with Store(tmp_path, keep_last=1, read_only=True) as reader:
+            writer.save(4, tree(seed=4), METADATA, loss=0.5)
+            writer.wait()
+            assert reader.best() == 4
+
+
 def test_metadata_is_read_without_arrays(tmp_path):
     write(tmp_path, 3)
     assert Store(tmp_path, keep_last=1).metadata() == METADATA
