@@ -36,14 +36,15 @@ def test_the_first_step_is_left_out_of_the_rate_that_lasts():
 
 def test_the_page_has_medians_losses_and_who_did_not_run():
     ours = [
-        result([2.0, s], 2.0) | {"loss_before": 6.0, "content_loss_before": 4.0}
-        for s in (2.0, 4.0, 8.0)
+        result([2.0, s], loss) | {"loss_before": 6.0, "content_loss_before": 4.0}
+        for s, loss in ((2.0, 1.75), (4.0, 2.0), (8.0, 2.5))
     ]
     measured = {"unpacked": ours, "trl": [{"failed": "no module"}]}
     page = wordnet_270m.report(MACHINE, measured, 35, ["trainer.remat=none"])
     row = next(line for line in page.splitlines() if "8 rows a step |" in line)
     assert row.split(" | ")[1:4] == ["53.33", "78.00 (39.00 to 156.00)", "2.00 GB"]
-    assert row.split(" | ")[4:] == ["2.000", "2.500", "90 s |"]
+    assert row.split(" | ")[4] == "2.000 (1.750 to 2.500)"
+    assert row.split(" | ")[5:] == ["2.500 (2.250 to 3.000)", "90 s |"]
     assert "packed, 35 steps of one sequence of 256" in page
     assert "Before training they are 6.000 and 4.000" in page
     assert "with `trainer.remat=none` too" in page

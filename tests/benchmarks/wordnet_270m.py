@@ -1,8 +1,9 @@
 """The real Gemma 3 270M on 320 WordNet rows through the command line, against TRL.
 
 Turns whole trainings into rows a second, peak memory and held-out losses, in
-`tests/benchmarks/results/wordnet_270m.md` and `.json`. Each subject is a process of
-its own, rounds are interleaved. Packed, the same rows are one pass of sequences with
+`tests/benchmarks/results/wordnet_270m.md` and `.json`. Each subject is a process of its
+own, rounds are interleaved, and each has its own seed: what differs between its losses
+is how the first factors are drawn. Packed, the same rows are one pass of sequences with
 as many rows as fit, one sequence a step: as many updates on as many rows as unpacked.
 
     python tests/benchmarks/wordnet_270m.py DIRECTORY [--trl DIR/bin/python]
@@ -94,7 +95,9 @@ def overrides(
     ]
 
 
-def run_ours(subject: str, directory: str, packs: int, more: Sequence[str]) -> dict:
+def run_ours(
+    subject: str, directory: str, packs: int, more: Sequence[str], *, seed: int = 0
+) -> dict[str, Any]:
     """Train once through the command line; return what `metrics.jsonl` says.
 
     Raises:
@@ -103,7 +106,7 @@ def run_ours(subject: str, directory: str, packs: int, more: Sequence[str]) -> d
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         write_rows(directory, place)
-        words = [*overrides(subject, directory, place, packs), *more]
+        words = [*overrides(subject, directory, place, packs), f"seed={seed}", *more]
         finished = timed([sys.executable, "-m", "trainer", *words])
         if finished["failed"]:
             raise RuntimeError(f"{subject} ended with {finished['failed']}")
@@ -134,14 +137,14 @@ def read_metrics(subject: str, metrics: Sequence[Mapping[str, Any]]) -> dict[str
     }
 
 
-def run_trl(python: str, directory: str) -> dict[str, Any]:
+def run_trl(python: str, directory: str, *, seed: int) -> dict[str, Any]:
     """Train once with TRL; a peer that cannot run gives `failed`."""
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         write_rows(directory, place)
         script = FOLDER / "subjects/wordnet_trl.py"
         rows, output = str(place / "rows.json"), str(place / "output")
-        finished = timed([python, str(script), directory, rows, output])
+        finished = timed([python, str(script), directory, rows, output, str(seed)])
     if finished["failed"]:
         return {"failed": finished["failed"]}
     result = json.loads(last_line(finished["output"]))
@@ -216,14 +219,19 @@ def _cells(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{statistics.median(whole):.2f}",
         f"{statistics.median(later):.2f} ({min(later):.2f} to {max(later):.2f})",
         f"{_median(rounds, 'peak_bytes') / 1e9:.2f} GB",
-        f"{_median(rounds, 'loss'):.3f}",
-        f"{_median(rounds, 'content_loss'):.3f}",
+        _spread(rounds, "loss"),
+        _spread(rounds, "content_loss"),
         f"{_median(rounds, 'seconds'):.0f} s",
     ]
 
 
 def _median(rounds: Sequence[Mapping[str, Any]], name: str) -> float:
     return statistics.median(result[name] for result in rounds)
+
+
+def _spread(rounds: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [result[name] for result in rounds]
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def _setting(packs: int, before: Mapping[str, Any] | None) -> str:
@@ -245,7 +253,8 @@ def _setting(packs: int, before: Mapping[str, Any] | None) -> str:
         "\n\nThe rate over all steps has the first one in it; this project compiles "
         "before that, from no cache. The whole command has compilation, imports, "
         "loading and evaluation. Peak memory is the largest resident size, TRL's "
-        "before its evaluation. Medians of the rounds."
+        "before its evaluation. Medians of the rounds, each with a seed of its own for "
+        "the first factors."
     )
 
 
@@ -267,9 +276,9 @@ def main() -> int:
     for index in range(words.rounds):
         for subject in subjects:
             if subject == "trl":
-                result = run_trl(words.trl, directory)
+                result = run_trl(words.trl, directory, seed=index)
             else:
-                result = run_ours(subject, directory, packs, words.ours)
+                result = run_ours(subject, directory, packs, words.ours, seed=index)
             measured[subject].append(result)
             print(f"round {index + 1}, {subject}: {_cells([result])}", flush=True)
     page = report(facts, measured, packs, words.ours)

@@ -3,7 +3,7 @@
 Turns the file that `wordnet_270m.py` writes into seconds, bytes and held-out losses of
 the real Gemma 3 270M:
 
-    python tests/benchmarks/subjects/wordnet_trl.py MODEL_DIRECTORY ROWS.json OUTPUT
+    python tests/benchmarks/subjects/wordnet_trl.py MODEL ROWS.json OUTPUT SEED
 """
 
 import importlib.metadata
@@ -38,8 +38,11 @@ class Clock(transformers.TrainerCallback):
         self.ticks.append(time.perf_counter())
 
 
-def train(directory: str, rows: dict[str, Any], output: str) -> dict[str, Any]:
+def train(
+    directory: str, rows: dict[str, Any], output: str, *, seed: int
+) -> dict[str, Any]:
     """Train and score; return what `wordnet_270m.py` shows of every subject."""
+    transformers.set_seed(seed)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         directory, dtype="float32"
     )
@@ -48,6 +51,7 @@ def train(directory: str, rows: dict[str, Any], output: str) -> dict[str, Any]:
         model=model,
         args=trl.SFTConfig(
             output_dir=output,
+            seed=seed,
             use_cpu=True,
             bf16=False,
             per_device_train_batch_size=settings["rows_per_step"],
@@ -121,6 +125,7 @@ def versions() -> str:
 
 
 if __name__ == "__main__":
-    model_directory, rows_file, output_directory = sys.argv[1:]
+    model_directory, rows_file, output_directory, number = sys.argv[1:]
     values = json.loads(pathlib.Path(rows_file).read_text())
-    print(json.dumps(train(model_directory, values, output_directory)), flush=True)
+    result = train(model_directory, values, output_directory, seed=int(number))
+    print(json.dumps(result), flush=True)
