@@ -25,10 +25,6 @@ from gemma.layers.projection import Projection
 from gemma.layers.rms_normalization import RMSNormalization
 from gemma.lora import PROJECTIONS
 
-BLOCK_INPUT = "block_input"
-"""Name of a block's input for policies of `jax.checkpoint`; a product has the name of
-its projection there."""
-
 Constraint = Callable[[jax.Array], jax.Array]
 """Says how hidden states [batch, seq, hidden] lie on devices."""
 
@@ -159,7 +155,6 @@ class GemmaDecoderBlock(keras.layers.Layer):
         What enters the block's products passes through `enter`, and what they add to
         the hidden states through `leave`: the caller's mesh says how they lie.
         """
-        x = checkpoint_name(x, BLOCK_INPUT)
         if positions is None:
             positions = jnp.arange(x.shape[1], dtype="int32")[None]
         mixed, kept = self.attention(

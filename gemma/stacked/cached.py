@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from gemma.config import AttentionKind, GemmaConfig
 from gemma.layers.attention import Cache, KeysAndValues
-from gemma.stacked.forward import LayerWeights, Stacked, Weights
+from gemma.stacked.forward import LayerWeights, Stacked, Weights, layers_of
 from gemma.stacked.tree import Stack
 
 Caches = tuple[KeysAndValues, ...]
@@ -143,7 +143,7 @@ def _fill(
     """Run the layers of one scan step on whole prompts; return their caches."""
     found = []
     for k, kind in enumerate(stack.kinds):
-        x, tokens = stacked.run_block(stack, k, layers, x, **inputs)
+        x, tokens = stacked.run_block(stack, k, layers_of(layers, k), x, **inputs)
         size = places(stacked.config, kind, columns)
         found.append(tuple(_last_places(part, size) for part in tokens))
     return x, tuple(found)
@@ -165,7 +165,7 @@ def _extend(
         size = keys.shape[1]
         cache = Cache(keys, values, state.column % size, _visible(state, size))
         x, kept = stacked.run_block(
-            stack, k, layers, x, positions=positions, cache=cache
+            stack, k, layers_of(layers, k), x, positions=positions, cache=cache
         )
         found.append(kept)
     return x, tuple(found)

@@ -24,7 +24,7 @@ from gemma.layers.decoder_block import (
     unconstrained,
 )
 from gemma.quantized.array import Table
-from gemma.stacked.remat import checkpointing
+from gemma.stacked.remat import BY_RUN, checkpointing, checkpointing_layer
 from gemma.stacked.tree import Stack, block_variables, stacked_tree, stacks
 
 Weights = Mapping[str, jax.Array | tuple[jax.Array, ...]]
@@ -34,7 +34,8 @@ Training takes stacked arrays. Generation (`gemma.stacked.cached`) takes both: a
 compiles every layer for itself and reads the variables of a Keras model as they are.
 """
 LayerWeights = dict[str, jax.Array | tuple[jax.Array, ...]]
-"""Weights of one scan step by their path below a block: [layers of the step, ...]."""
+"""Weights by their path below a block: of one scan step, [layers of the step, ...]; of
+one layer without that dim."""
 
 
 def _same_weight(path: str, x: jax.Array) -> jax.Array:
@@ -70,6 +71,8 @@ class Stacked:
         backbone: Backbone,
         constraints: Constraints | None = None,
         attend: Attention | None = None,
+        *,
+        scan_runs: bool = False,
     ) -> None:
         """Bind the functions.
 
@@ -78,12 +81,13 @@ class Stacked:
             constraints: Of the caller's mesh.
             attend: How tokens attend to each other on the caller's devices; None: as
                 suits the device that JAX runs on.
+            scan_runs: Compile alike layers in a row once, as `scans_runs` advises.
         """
         self.backbone = backbone
         self.config = backbone.gemma_config
         self.tree = stacked_tree(backbone)
         self.constraints = constraints or Constraints()
-        self.attend = attend
+        self.attend, self.scan_runs = attend, scan_runs
         self.stacks = stacks(self.config)
 
     def hidden(
@@ -112,7 +116,6 @@ class Stacked:
         Raises:
             ValueError: A weight is missing or left over, or `remat` is no choice.
         """
-        checkpointed = checkpointing(remat)
         x = self.start(weights, token_ids)
         inputs = {
             "positions": positions,
@@ -120,7 +123,8 @@ class Stacked:
             "padding_mask": padding_mask,
         }
         for stack in self.stacks:
-            body = checkpointed(functools.partial(self._run_layers, stack, inputs))
+            step = functools.partial(self._run_step, stack, inputs, remat)
+            body = checkpointing(remat)(step)
             seeds = _layer_seeds(dropout_key, stack)
             x, _ = jax.lax.scan(body, x, (self.layered(weights, stack), seeds))
         return self.finish(weights, x)
@@ -133,19 +137,40 @@ class Stacked:
         parts = (weights[quantized.values.path], weights[quantized.scales.path])
         return quantized.array(*map(self.constraints.embedding, parts))
 
-    def _run_layers(
+    def _run_step(
         self,
         stack: Stack,
+        inputs: dict[str, jax.Array | None],
+        remat: str,
+        x: jax.Array,
+        xs: tuple[LayerWeights, jax.Array | None],
+    ) -> tuple[jax.Array, None]:
+        """Run the layers of one scan step, each with its own seed.
+
+        A run of alike layers may be a scan of its own, compiled once.
+        """
+        by_run = self.scan_runs and remat == BY_RUN
+        in_run = False
+        for run in stack.runs if by_run else stack.single:
+            after_run, in_run = in_run, len(run) > 1
+            one = functools.partial(self._run_layer, stack, run[0], inputs)
+            one = checkpointing_layer(in_run=in_run, after_run=after_run)(one)
+            if in_run:
+                x, _ = jax.lax.scan(one, x, _part(xs, slice(run[0], run[-1] + 1)))
+            else:
+                x, _ = one(x, _part(xs, run[0]))
+        return x, None
+
+    def _run_layer(
+        self,
+        stack: Stack,
+        k: int,
         inputs: dict[str, jax.Array | None],
         x: jax.Array,
         xs: tuple[LayerWeights, jax.Array | None],
     ) -> tuple[jax.Array, None]:
-        """Run the layers of one scan step, each with its own seed."""
-        weights, seeds = xs
-        for k in range(len(stack.kinds)):
-            seed = None if seeds is None else seeds[k]
-            x, _ = self.run_block(stack, k, weights, x, seed=seed, **inputs)
-        return x, None
+        weights, seed = xs
+        return self.run_block(stack, k, weights, x, seed=seed, **inputs)[0], None
 
     def start(self, weights: Weights, token_ids: jax.Array) -> jax.Array:
         """Return the scaled embeddings of ids [batch, seq]; checks the weights."""
@@ -172,9 +197,18 @@ class Stacked:
         seed: jax.Array | None = None,
         **inputs: jax.Array | Cache | None,
     ) -> tuple[jax.Array, KeysAndValues]:
-        """Run layer `k` of a scan step, with the stack's k-th block as template."""
+        """Run layer `k` of a scan step, with the stack's k-th block as template.
+
+        Args:
+            stack: Whose scan it is.
+            k: The layer's place in the step.
+            weights: Of this layer.
+            x: Hidden states [batch, seq, hidden].
+            seed: Turns dropout on.
+            **inputs: As `GemmaDecoderBlock.step` takes them.
+        """
         block = self.backbone.blocks[stack.layers[k]]
-        mapping = self._mapping(block, stack, k, weights)
+        mapping = self._mapping(block, stack, weights)
         if seed is not None and block.seed_generator is not None:
             mapping.append((block.seed_generator.state, seed))
         scope = keras.StatelessScope(state_mapping=mapping, initialize_variables=False)
@@ -190,12 +224,12 @@ class Stacked:
         return self.constraints.activation(x), cache
 
     def _mapping(
-        self, block: GemmaDecoderBlock, stack: Stack, k: int, weights: LayerWeights
+        self, block: GemmaDecoderBlock, stack: Stack, weights: LayerWeights
     ) -> list[tuple[keras.Variable, jax.Array]]:
         """Pair every variable of the template with its value in this layer."""
         constrain = self.constraints.weight
         return [
-            (variable, constrain(f"{stack.name}/{name}", weights[name][k]))
+            (variable, constrain(f"{stack.name}/{name}", weights[name]))
             for name, variable in block_variables(block)
         ]
 
@@ -231,6 +265,18 @@ class Stacked:
                 f"weights must hold only the {len(self.tree)} arrays of the state "
                 f"tree, received also {', '.join(sorted(foreign)[:3])}"
             )
+
+
+def layers_of(weights: LayerWeights, which: int | slice) -> LayerWeights:
+    """Return the weights of one layer, or of several, of a scan step."""
+    return {path: weight[which] for path, weight in weights.items()}
+
+
+def _part(
+    xs: tuple[LayerWeights, jax.Array | None], which: int | slice
+) -> tuple[LayerWeights, jax.Array | None]:
+    weights, seeds = xs
+    return layers_of(weights, which), None if seeds is None else seeds[which]
 
 
 def _layer_seeds(key: jax.Array | None, stack: Stack) -> jax.Array | None:

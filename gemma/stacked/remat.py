@@ -1,8 +1,9 @@
 """What the backward pass keeps of the forward pass, and what it computes again.
 
-Turns a word into the `jax.checkpoint` of a scan step. Names of arrays are those of the
-decoder block: its input, and each product with weights by the name of its projection.
-It refuses to know devices: whether one has host memory to give is its caller's matter.
+Turns a word into the `jax.checkpoint` of a scan step, and of a layer in a run of alike
+ones within it. Arrays have names: the input of a layer, alone or in a run, and each
+product with weights by the name of its projection. It refuses to know devices: whether
+one has host memory to give is its caller's matter.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
-from gemma.layers.decoder_block import BLOCK_INPUT
 from gemma.lora import PROJECTIONS
 
 Body = Callable[[jax.Array, object], tuple[jax.Array, None]]
 Policy = Callable[..., object]
+BLOCK_INPUT, RUN_INPUT = "block_input", "run_input"
 
 _JAX = jax.checkpoint_policies
-_POLICIES: dict[str, Policy | None] = {
-    "block": None,
+_OF_STEP: dict[str, Policy] = {
+    "block": _JAX.save_only_these_names(RUN_INPUT),
     "attention": _JAX.save_only_these_names(*PROJECTIONS),
     "offload": _JAX.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
@@ -30,19 +32,23 @@ _POLICIES: dict[str, Policy | None] = {
     "dots_saveable": _JAX.dots_saveable,
     "dots_with_no_batch_dims_saveable": _JAX.dots_with_no_batch_dims_saveable,
 }
-CHOICES = ("none", *_POLICIES)
+CHOICES = ("none", *_OF_STEP)
 """`none` keeps all that the backward pass reads, without a checkpoint.
 
-`block` keeps the input of each scan step, a whole period of layers. `attention` keeps
-the result of every product with weights, adapters included, and computes again what
-lies between them: norms, rotation, the activation and attention itself, from scores to
-mix. `offload` keeps the input of each block, in the host's memory. The others are
-JAX's policies of that name, over a scan step.
+`block` keeps the input of each scan step, a whole period of layers; where runs of alike
+layers are scans, that of each layer. `attention` keeps the result of every product with
+weights, adapters included, and computes again what lies between them: norms, rotation,
+the activation and attention itself, from scores to mix. `offload` keeps the input of
+each block, in the host's memory. The others are JAX's policies of that name.
 """
+BY_RUN = "block"
+"""The choice under which runs of layers may be scans. Products would be copied from the
+layers of a run to those of all steps, for some per cent of a large model's step; inputs
+in host memory do not compile in a scan within a scan (libtpu 0.0.42)."""
 
 
 def checkpointing(remat: str) -> Callable[[Body], Body]:
-    """Return what makes a scan's body keep and compute again as a word says.
+    """Return what makes a scan step keep and compute again as a word says.
 
     Raises:
         ValueError: The word is none of `CHOICES`.
@@ -51,7 +57,29 @@ def checkpointing(remat: str) -> Callable[[Body], Body]:
         raise ValueError(
             f"remat must be one of {', '.join(CHOICES)}, received {remat!r}"
         )
-    if remat == "none":
+    return _checkpointing(_OF_STEP.get(remat))
+
+
+def checkpointing_layer(*, in_run: bool, after_run: bool) -> Callable[[Body], Body]:
+    """Return what does so for a layer of a scan step, whose input it names.
+
+    Alone, a layer is computed again with its step. In a run of alike layers, which is
+    a scan, it is so by itself, from its own input: JAX would keep all that its backward
+    pass reads for every layer of the run. What a run ends with is the input of the
+    layer after it, and kept: the whole run would be computed for it once more.
+    """
+    name = RUN_INPUT if in_run or after_run else BLOCK_INPUT
+    wrap = _checkpointing(_JAX.nothing_saveable if in_run else None)
+
+    def checkpointed(body: Body) -> Body:
+        again = wrap(body)
+        return lambda x, xs: again(checkpoint_name(x, name), xs)
+
+    return checkpointed
+
+
+def _checkpointing(policy: Policy | None) -> Callable[[Body], Body]:
+    if policy is None:
         return lambda body: body
     # a scan's body is compiled once: nothing outside of it could be merged with it
-    return lambda body: jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)
+    return lambda body: jax.checkpoint(body, policy=policy, prevent_cse=False)

@@ -8,6 +8,7 @@ last whole period in `decoder_blocks_rest/...`; the first dim is the layer, unsp
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import jax
@@ -33,6 +34,20 @@ class Stack:
     name: str
     layers: range
     kinds: tuple[AttentionKind, ...]
+
+    @property
+    def single(self) -> list[range]:
+        """Places of a scan step's layers, each alone."""
+        return [range(k, k + 1) for k in range(len(self.kinds))]
+
+    @property
+    def runs(self) -> list[range]:
+        """Places of a scan step's layers, those of a kind in a row together."""
+        found: list[range] = []
+        for _, members in itertools.groupby(self.kinds):
+            first = found[-1].stop if found else 0
+            found.append(range(first, first + len(list(members))))
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +80,17 @@ class StackedVariable:
     def is_adapter(self) -> bool:
         """Whether the variable is a factor of an adapter."""
         return "/lora_kernel_" in self.path
+
+
+def scans_runs(platform: str, *, is_frozen: bool) -> bool:
+    """Return whether runs of alike layers should be scans where remat allows it.
+
+    For TPUs they compile in half of the time and memory, and a step keeps less: no
+    layer's backward pass waits for another's. They copy the weights of a run, which
+    makes the step of a CPU a tenth slower, and gradients of trained weights, which
+    takes more memory than is won.
+    """
+    return platform == "tpu" and is_frozen
 
 
 def stacks(config: GemmaConfig) -> list[Stack]:

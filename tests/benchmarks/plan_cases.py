@@ -50,6 +50,9 @@ CASES = {
     "lora_gemma3_1b": "gemma3_1b v6e:2x4 8x1 16x4096",
     "lora_gemma3_4b": "gemma3_4b_text v5e:2x4 2x4 8x2048",
     "lora_gemma3_27b": "gemma3_27b_text v5p:2x2x2 2x4 8x2048",
+    "lora_gemma3_4b_attention": "gemma3_4b_text v5e:2x4 2x4 8x2048 "
+    "trainer.remat=attention",
+    "full_gemma3_4b": "gemma3_4b_text v5e:4x4 8x2 16x2048 lora=none",
     "lora_gemma_2b": "gemma_2b_en v5e:2x4 2x4 16x512",
     "lora_gemma_7b": "gemma_7b_en v4:2x2x2 4x2 16x1024",
     "lora_27b_256": "gemma2_27b_en v5e:16x16 16x16 64x4096",

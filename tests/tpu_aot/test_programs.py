@@ -1,4 +1,4 @@
-"""The step of Gemma 2 9B, compiled for eight v5e chips that are not here."""
+"""Steps compiled for eight v5e chips that are not here, most of them Gemma 2 9B's."""
 
 import re
 
@@ -62,3 +62,10 @@ def test_offloaded_inputs_leave_the_chip():
     program = compiled("trainer.global_batch_size=48", "trainer.remat=offload")
     memory = program.memory_analysis()
     assert memory.host_temp_size_in_bytes >= 42 * 48 * 128 * 3584 * 2
+
+
+def test_a_run_of_layers_is_compiled_once_and_keeps_inputs():
+    words = ["preset=gemma3_4b_text", "mesh=2x4", "data.sequence_length=2048"]
+    program = compiled(*words, "trainer.global_batch_size=8")
+    assert total_bytes(program) < 2.5 * GIB  # 3.0 with layers apart
+    assert "bf16[5,5,4,512,2560]" in program.as_text()

@@ -76,6 +76,7 @@ class MemoryPlan:
         slot_bytes: Asks the optimizer.
         program_bytes: Of the program itself, where it lies in the device's memory.
         slices: Of TPUs, over which `batch` runs.
+        scan_runs: Runs of alike layers are scans where remat allows it.
     """
 
     config: GemmaConfig
@@ -93,6 +94,7 @@ class MemoryPlan:
     program_bytes: int = 0
     attention_block: int = LARGEST_BLOCK
     slices: int = 1
+    scan_runs: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -153,6 +155,7 @@ class MemoryPlan:
             attention_block=self.attention_block,
             loss_chunk_tokens=self.loss_chunk_tokens,
             slices=self.slices,
+            scan_runs=self.scan_runs,
         )
 
 

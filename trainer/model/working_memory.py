@@ -13,6 +13,7 @@ import math
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.layout.listing import ITEM_BYTES
+from gemma.stacked.remat import BY_RUN
 from gemma.stacked.tree import stacks
 
 FLOAT32 = 4
@@ -46,6 +47,7 @@ class Work:
         attention_block: Places of a block at most, where the path is `blocked`.
         loss_chunk_tokens: `trainer.loss_chunk_tokens`.
         slices: Of TPUs, over which `batch` runs.
+        scan_runs: Runs of alike layers are scans where remat allows it.
     """
 
     config: GemmaConfig
@@ -61,6 +63,7 @@ class Work:
     attention_block: int
     loss_chunk_tokens: int
     slices: int
+    scan_runs: bool
 
     @property
     def sequences(self) -> int:
@@ -92,9 +95,34 @@ class Work:
         return self.tokens * self._each(self.config.ffw_dim) * self.item_bytes
 
     @property
-    def period(self) -> int:
-        """Layers of a scan step, computed again together."""
-        return max(len(stack.kinds) for stack in stacks(self.config))
+    def has_runs(self) -> bool:
+        """Whether layers of a scan step are scans of their own."""
+        found = stacks(self.config)
+        is_scanned = self.scan_runs and self.remat == BY_RUN
+        return is_scanned and any(len(s.runs) < len(s.kinds) for s in found)
+
+    @property
+    def together(self) -> int:
+        """Layers of a scan step that are computed again together; one of a run."""
+        found = stacks(self.config)
+        return max(len(s.runs if self.has_runs else s.kinds) for s in found)
+
+    @property
+    def kept_inputs(self) -> int:
+        """Layers whose input is kept: the first of each scan step, or all."""
+        if self.has_runs:
+            return self.config.num_layers
+        return sum(len(s.layers) // len(s.kinds) for s in stacks(self.config))
+
+    @property
+    def run_weights(self) -> int:
+        """Bytes of the weights of a run, which is copied to be a scan."""
+        if not self.has_runs:
+            return 0
+        rows = [r for r in self.layout.rows if r.path.startswith("decoder_block")]
+        longest = max(len(run) for s in stacks(self.config) for run in s.runs)
+        layers = sum(row.bytes_per_device for row in rows)
+        return layers * longest // self.config.num_layers
 
     @property
     def between(self) -> int:
@@ -160,8 +188,7 @@ def _gathered_table(work: Work) -> int:
 
 def _kept(work: Work) -> int:
     """Return what is kept of the layers from the forward pass on."""
-    layers = work.config.num_layers
-    steps = sum(len(s.layers) // len(s.kinds) for s in stacks(work.config))
+    layers, steps = work.config.num_layers, work.kept_inputs
     products = work.heads + 2 * work.feed_forward + 2 * work.between
     between = work.feed_forward + work.heads + work.hidden + 4 * work.between
     kept = {
@@ -181,18 +208,18 @@ def _backward(work: Work) -> int:
     those beyond the second less than half of that; the normalised input of attention,
     queries, keys, values and the mix. Of the layer that is at work: the gradients of
     both branches. Beside it the weights of each layer that is gathered, twice where
-    they come from other slices, the kernels that the compiler lays out anew for the
-    whole stack, and an array as wide as the hidden states for each product beside
-    query and value that has an adapter.
+    they come from other slices, the weights of a run, the kernels that the compiler
+    lays out anew for the whole stack, and an array as wide as the hidden states for
+    each product beside query and value that has an adapter.
     """
-    again = 0 if work.remat == "none" else work.period
+    again = 0 if work.remat == "none" else work.together
     branches = 3 * min(again, 2) + FURTHER * max(again - 2, 0) + 2
     live = round(branches * work.feed_forward) + max(again, 1) * work.hidden
     live += 2 * max(again, 1) * work.heads + max(again, 1) * _scores(work)
     live += _more_adapters(work) * work.hidden
-    gathered = min(work.period, MOST_GATHERED) if work.layout.mesh_shape[0] > 1 else 1
+    gathered = min(work.together, MOST_GATHERED) if work.layout.mesh_shape[0] > 1 else 1
     gathered *= 2 if work.slices > 1 else 1
-    live += gathered * work.layer_weights + _laid_out_anew(work)
+    live += gathered * work.layer_weights + _laid_out_anew(work) + work.run_weights
     return round(FRAGMENTS * live) + _training_weights(work)
 
 
@@ -207,8 +234,9 @@ def _training_weights(work: Work) -> int:
     """Return what training all weights, or the table, takes beside their gradients.
 
     The fragments of all gradients, and where all weights are trained: the layers' in
-    the dtype of computation, for the whole stack, and hidden states that are gathered
-    for the gradients of a layer's weights.
+    the dtype of computation, for the whole stack, hidden states that are gathered for
+    the gradients of a layer's weights, and of a long scan step these gradients before
+    they are scattered.
     """
     if not work.trains_table:
         return 0
@@ -219,7 +247,8 @@ def _training_weights(work: Work) -> int:
     trained = sum(row.bytes_per_device for row in rows)
     cast = (trained - table.bytes_per_device) * work.item_bytes // FLOAT32
     cast = cast if work.item_bytes < FLOAT32 else 0
-    gathered = FRAGMENTS * GATHERED_FOR_WEIGHTS * work.hidden
+    whole = max(work.together - 2, 0) * work.layer_weights * FLOAT32 // work.item_bytes
+    gathered = FRAGMENTS * (GATHERED_FOR_WEIGHTS * work.hidden + whole)
     return round(cast + gathered + LOST_BESIDE_GRADIENTS * trained)
 
 

@@ -11,23 +11,32 @@ from jax.ad_checkpoint import print_saved_residuals
 from gemma.lora import PROJECTIONS
 from gemma.stacked import Stacked
 from gemma.stacked.remat import CHOICES, checkpointing
-from gemma.stacked.tree import stack_values
+from gemma.stacked.tree import scans_runs, stack_values
 
 X = jnp.ones((3, 12, 32))
 SAME = 1e-5  # float32 on a CPU, sums in another order
 
 
-@pytest.fixture(scope="module")
-def model(build):
-    """Four layers of Gemma 2: two scan steps of a local and a global layer."""
-    backbone = build("gemma2", 4)
-    stacked = Stacked(backbone)
+def functions_of(backbone):
+    stacked = Stacked(backbone, scan_runs=True)
     return stacked, stack_values(stacked.tree)
 
 
 @pytest.fixture(scope="module")
-def gradients(model, batch):
-    stacked, weights = model
+def model(build):
+    """Four layers of Gemma 2: two scan steps of a local and a global layer."""
+    return functions_of(build("gemma2", 4))
+
+
+@pytest.fixture(scope="module")
+def with_runs(build):
+    """Fourteen of Gemma 3: two steps of a run of five and a global layer, two more."""
+    return functions_of(build("gemma3", 14))
+
+
+@pytest.fixture(scope="module", params=["model", "with_runs"])
+def gradients(request, batch):
+    stacked, weights = request.getfixturevalue(request.param)
 
     def of(remat):
         def loss(weights):
@@ -53,16 +62,16 @@ def test_no_choice_changes_a_gradient(gradients, kept_all, remat):
 
 
 @pytest.fixture
-def kept(model, capsys):
+def kept(capsys):
     """Return what one scan step keeps beside its arguments, a line each."""
-    stacked, weights = model
-    stack = stacked.stacks[0]
-    step = {p: w[0] for p, w in stacked.layered(weights, stack).items()}
     inputs = {"positions": None, "segment_ids": None, "padding_mask": None}
 
-    def lines(remat):
+    def lines(model, remat):
+        stacked, weights = model
+        stack = stacked.stacks[0]
+        step = {p: w[0] for p, w in stacked.layered(weights, stack).items()}
         body = checkpointing(remat)(
-            lambda x, xs: stacked._run_layers(stack, inputs, x, xs)
+            lambda x, xs: stacked._run_step(stack, inputs, remat, x, xs)
         )
         print_saved_residuals(lambda x: body(x, (step, None))[0].sum(), X)
         found = capsys.readouterr().out.splitlines()
@@ -71,12 +80,17 @@ def kept(model, capsys):
     return lines
 
 
-def test_block_keeps_nothing_but_its_input(kept):
-    assert kept("block") == ["f32[3,12,32] from the argument x"]
+def test_block_keeps_nothing_but_its_input(kept, model):
+    assert kept(model, "block") == ["f32[3,12,32] from the argument x"]
 
 
-def test_attention_keeps_the_products_and_no_scores(kept):
-    first, *others = [line.split(" from ")[0] for line in kept("attention")]
+def test_block_keeps_the_input_of_each_layer_of_a_run(kept, with_runs):
+    shapes = [line.split(" ")[0] for line in kept(with_runs, "block")]
+    assert shapes == ["f32[5,3,12,32]", "f32[3,12,32]"]  # the step's own is among them
+
+
+def test_attention_keeps_the_products_and_no_scores(kept, model):
+    first, *others = [line.split(" from ")[0] for line in kept(model, "attention")]
     products = [
         "f32[3,12,4,8] named 'query'",
         "f32[3,12,2,8] named 'key'",
@@ -88,6 +102,40 @@ def test_attention_keeps_the_products_and_no_scores(kept):
     ]
     assert first == "f32[3,12,32]"
     assert others == 2 * products
+
+
+@pytest.fixture
+def blocks(batch):
+    """Return how often a block stands in the programs of a loss and its gradient."""
+
+    def count(model, remat):
+        stacked, weights = model
+
+        def loss(weights):
+            return stacked.hidden(weights, **batch, remat=remat).sum()
+
+        programs = (jax.make_jaxpr(f)(weights) for f in (loss, jax.grad(loss)))
+        return [str(program).count("name=ffw_gating_2") for program in programs]
+
+    return count
+
+
+def test_layers_of_a_run_are_compiled_once_for_each_pass(blocks, model, with_runs):
+    assert blocks(model, "none") == [2, 2]
+    assert blocks(model, "block") == [2, 2 * 2]
+    assert blocks(with_runs, "none") == [6 + 1, 6 + 1]
+    assert blocks(with_runs, "block") == [2 + 1, 2 * (2 + 1)]
+    for remat in ("attention", "offload"):
+        assert blocks(with_runs, remat)[0] == 6 + 1
+
+
+def test_runs_are_scans_for_tpus_whose_weights_are_frozen(blocks, with_runs):
+    stacked, weights = with_runs
+    apart = Stacked(stacked.backbone)
+    assert blocks((apart, weights), "block") == [6 + 1, 2 * (6 + 1)]
+    assert scans_runs("tpu", is_frozen=True)
+    assert not scans_runs("tpu", is_frozen=False)
+    assert not scans_runs("cpu", is_frozen=True)
 
 
 def test_offload_keeps_the_inputs_of_blocks_in_host_memory(model, batch):

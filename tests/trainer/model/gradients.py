@@ -1,4 +1,4 @@
-"""Gradients of all weights of a small Gemma 2 on a mesh, with their program."""
+"""Gradients of all weights of a small Gemma on a mesh, with their program."""
 
 import dataclasses
 
@@ -11,10 +11,10 @@ from trainer.model.assemble import build_model, initial_arrays
 from trainer.model.objective import training_loss
 
 
-def full_model(repository, shape, **changed):
-    """Return a model of four layers, two scan steps, whose weights are all trained."""
-    golden = open_preset(str(repository / "tests/golden/keras_hub/gemma2"))
-    config = dataclasses.replace(golden.config, num_layers=4, **changed)
+def full_model(repository, shape, family="gemma2", **changed):
+    """Return a model of four layers, all weights trained: of Gemma 2 two scan steps."""
+    golden = open_preset(str(repository / "tests/golden/keras_hub" / family))
+    config = dataclasses.replace(golden.config, **({"num_layers": 4} | changed))
     preset = dataclasses.replace(golden, config=config)
     mesh = build_mesh(shape, jax.devices()[: shape[0] * shape[1]])
     return build_model(preset, mesh, dtype="float32", lora=None)

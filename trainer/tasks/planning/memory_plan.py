@@ -10,6 +10,8 @@ from gemma.attention import Target, largest_block
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.lora import LoraSettings
+from gemma.stacked import scans_runs
+from gemma.stacked.tree import stacks
 from trainer.config.schema import RunConfig
 from trainer.model.attention import attention_path
 from trainer.model.memory import MemoryPlan
@@ -69,6 +71,9 @@ def memory_plan(
         slot_bytes=slots,
         program_bytes=_program_bytes(dimensions, platform),
         slices=max(config.mesh.slices or 1, 1),
+        scan_runs=scans_runs(
+            platform, is_frozen=lora is not None or quantize is not None
+        ),
     )
     return plan
 
@@ -86,7 +91,7 @@ def _attention(config: RunConfig, dimensions: GemmaConfig, target: Target) -> st
 
 
 def _program_bytes(dimensions: GemmaConfig, platform: str) -> int:
-    """Return the bytes of a TPU's program: each layer of a scan step is in it."""
+    """Return the bytes of a TPU's program: each run of a scan step is in it."""
     if platform != "tpu":
         return 0
-    return (1 + len(dimensions.attention_pattern)) * _PROGRAM_BYTES
+    return (1 + len(stacks(dimensions)[0].runs)) * _PROGRAM_BYTES
