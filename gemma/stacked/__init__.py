@@ -8,6 +8,12 @@ from gemma.stacked.forward import (  # noqa: E402  the backend is chosen first
     Constraints,
     Stacked,
 )
-from gemma.stacked.tree import StackedVariable, scans_runs, stacked_tree  # noqa: E402
+from gemma.stacked.tree import StackedVariable, should_scan_stretches, stacked_tree  # noqa: E402
 
-__all__ = ["Constraints", "Stacked", "StackedVariable", "scans_runs", "stacked_tree"]
+__all__ = [
+    "Constraints",
+    "Stacked",
+    "StackedVariable",
+    "should_scan_stretches",
+    "stacked_tree",
+]

@@ -24,7 +24,7 @@ from gemma.layers.decoder_block import (
     unconstrained,
 )
 from gemma.quantized.array import Table
-from gemma.stacked.remat import BY_RUN, checkpointing, checkpointing_layer
+from gemma.stacked.remat import BY_STRETCH, checkpointing, checkpointing_layer
 from gemma.stacked.tree import Stack, block_variables, stacked_tree, stacks
 
 Weights = Mapping[str, jax.Array | tuple[jax.Array, ...]]
@@ -72,7 +72,7 @@ class Stacked:
         constraints: Constraints | None = None,
         attend: Attention | None = None,
         *,
-        scan_runs: bool = False,
+        scans_stretches: bool = False,
     ) -> None:
         """Bind the functions.
 
@@ -81,13 +81,14 @@ class Stacked:
             constraints: Of the caller's mesh.
             attend: How tokens attend to each other on the caller's devices; None: as
                 suits the device that JAX runs on.
-            scan_runs: Compile alike layers in a row once, as `scans_runs` advises.
+            scans_stretches: Compile alike layers in a row once; what to choose says
+                `should_scan_stretches`.
         """
         self.backbone = backbone
         self.config = backbone.gemma_config
         self.tree = stacked_tree(backbone)
         self.constraints = constraints or Constraints()
-        self.attend, self.scan_runs = attend, scan_runs
+        self.attend, self.scans_stretches = attend, scans_stretches
         self.stacks = stacks(self.config)
 
     def hidden(
@@ -147,18 +148,21 @@ class Stacked:
     ) -> tuple[jax.Array, None]:
         """Run the layers of one scan step, each with its own seed.
 
-        A run of alike layers may be a scan of its own, compiled once.
+        A stretch of alike layers may be a scan of its own, compiled once.
         """
-        by_run = self.scan_runs and remat == BY_RUN
-        in_run = False
-        for run in stack.runs if by_run else stack.single:
-            after_run, in_run = in_run, len(run) > 1
-            one = functools.partial(self._run_layer, stack, run[0], inputs)
-            one = checkpointing_layer(in_run=in_run, after_run=after_run)(one)
-            if in_run:
-                x, _ = jax.lax.scan(one, x, _part(xs, slice(run[0], run[-1] + 1)))
+        by_stretch = self.scans_stretches and remat == BY_STRETCH
+        in_stretch = False
+        for places in stack.stretches if by_stretch else stack.apart:
+            after_stretch, in_stretch = in_stretch, len(places) > 1
+            one = functools.partial(self._run_layer, stack, places[0], inputs)
+            one = checkpointing_layer(
+                in_stretch=in_stretch, after_stretch=after_stretch
+            )(one)
+            if in_stretch:
+                of_stretch = _part(xs, slice(places.start, places.stop))
+                x, _ = jax.lax.scan(one, x, of_stretch)
             else:
-                x, _ = one(x, _part(xs, run[0]))
+                x, _ = one(x, _part(xs, places[0]))
         return x, None
 
     def _run_layer(

@@ -1,9 +1,9 @@
 """What the backward pass keeps of the forward pass, and what it computes again.
 
-Turns a word into the `jax.checkpoint` of a scan step, and of a layer in a run of alike
-ones within it. Arrays have names: the input of a layer, alone or in a run, and each
-product with weights by the name of its projection. It refuses to know devices: whether
-one has host memory to give is its caller's matter.
+Turns a word into the `jax.checkpoint` of a scan step, and of a layer in a stretch of
+alike ones within it. Arrays have names: the input of a layer, alone or in a stretch,
+and each product with weights by the name of its projection. It refuses to know devices:
+whether one has host memory to give is its caller's matter.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from gemma.lora import PROJECTIONS
 
 Body = Callable[[jax.Array, object], tuple[jax.Array, None]]
 Policy = Callable[..., object]
-BLOCK_INPUT, RUN_INPUT = "block_input", "run_input"
+BLOCK_INPUT, STRETCH_INPUT = "block_input", "stretch_input"
 
 _JAX = jax.checkpoint_policies
 _OF_STEP: dict[str, Policy] = {
-    "block": _JAX.save_only_these_names(RUN_INPUT),
+    "block": _JAX.save_only_these_names(STRETCH_INPUT),
     "attention": _JAX.save_only_these_names(*PROJECTIONS),
     "offload": _JAX.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
@@ -35,16 +35,17 @@ _OF_STEP: dict[str, Policy] = {
 CHOICES = ("none", *_OF_STEP)
 """`none` keeps all that the backward pass reads, without a checkpoint.
 
-`block` keeps the input of each scan step, a whole period of layers; where runs of alike
-layers are scans, that of each layer. `attention` keeps the result of every product with
-weights, adapters included, and computes again what lies between them: norms, rotation,
-the activation and attention itself, from scores to mix. `offload` keeps the input of
-each block, in the host's memory. The others are JAX's policies of that name.
+`block` keeps the input of each scan step, a whole period of layers; where stretches of
+alike layers are scans, that of each layer. `attention` keeps the result of every
+product with weights, adapters included, and computes again what lies between them:
+norms, rotation, the activation and attention itself, from scores to mix. `offload`
+keeps the input of each block, in the host's memory. The others are JAX's policies of
+that name.
 """
-BY_RUN = "block"
-"""The choice under which runs of layers may be scans. Products would be copied from the
-layers of a run to those of all steps, for some per cent of a large model's step; inputs
-in host memory do not compile in a scan within a scan (libtpu 0.0.42)."""
+BY_STRETCH = "block"
+"""The choice under which stretches of layers may be scans. Products would be copied
+once more, from the layers of a stretch to those of all steps; inputs in host memory
+do not compile in a scan within a scan (libtpu 0.0.42)."""
 
 
 def checkpointing(remat: str) -> Callable[[Body], Body]:
@@ -60,16 +61,18 @@ def checkpointing(remat: str) -> Callable[[Body], Body]:
     return _checkpointing(_OF_STEP.get(remat))
 
 
-def checkpointing_layer(*, in_run: bool, after_run: bool) -> Callable[[Body], Body]:
+def checkpointing_layer(
+    *, in_stretch: bool, after_stretch: bool
+) -> Callable[[Body], Body]:
     """Return what does so for a layer of a scan step, whose input it names.
 
-    Alone, a layer is computed again with its step. In a run of alike layers, which is
-    a scan, it is so by itself, from its own input: JAX would keep all that its backward
-    pass reads for every layer of the run. What a run ends with is the input of the
-    layer after it, and kept: the whole run would be computed for it once more.
+    Alone, a layer is computed again with its step. In a stretch of alike layers, which
+    is a scan, it is so by itself, from its own input: JAX would keep all that its
+    backward pass reads for every layer of it. What a stretch ends with is the input of
+    the layer after it, and kept: all of it would be computed for that once more.
     """
-    name = RUN_INPUT if in_run or after_run else BLOCK_INPUT
-    wrap = _checkpointing(_JAX.nothing_saveable if in_run else None)
+    name = STRETCH_INPUT if in_stretch or after_stretch else BLOCK_INPUT
+    wrap = _checkpointing(_JAX.nothing_saveable if in_stretch else None)
 
     def checkpointed(body: Body) -> Body:
         again = wrap(body)

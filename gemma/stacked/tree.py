@@ -23,7 +23,7 @@ BLOCKS, REST = "decoder_blocks", "decoder_blocks_rest"
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """A run of layers that one scan covers.
+    """Layers, one after the other, that one scan covers.
 
     Attributes:
         name: First part of the paths of its arrays.
@@ -36,12 +36,12 @@ class Stack:
     kinds: tuple[AttentionKind, ...]
 
     @property
-    def single(self) -> list[range]:
+    def apart(self) -> list[range]:
         """Places of a scan step's layers, each alone."""
         return [range(k, k + 1) for k in range(len(self.kinds))]
 
     @property
-    def runs(self) -> list[range]:
+    def stretches(self) -> list[range]:
         """Places of a scan step's layers, those of a kind in a row together."""
         found: list[range] = []
         for _, members in itertools.groupby(self.kinds):
@@ -82,13 +82,13 @@ class StackedVariable:
         return "/lora_kernel_" in self.path
 
 
-def scans_runs(platform: str, *, is_frozen: bool) -> bool:
-    """Return whether runs of alike layers should be scans where remat allows it.
+def should_scan_stretches(platform: str, *, is_frozen: bool) -> bool:
+    """Return whether stretches of alike layers should be scans where remat allows it.
 
-    For TPUs they compile in half of the time and memory, and a step keeps less: no
-    layer's backward pass waits for another's. They copy the weights of a run, which
-    makes the step of a CPU a tenth slower, and gradients of trained weights, which
-    takes more memory than is won.
+    For TPUs they compile sooner, and a step needs less memory: no layer's backward
+    pass waits for another's. They copy the weights of a stretch, which makes the step
+    of a CPU a tenth slower, and gradients of trained weights, which takes more memory
+    than is won.
     """
     return platform == "tpu" and is_frozen
 

@@ -96,7 +96,7 @@ def overrides(
 
 
 def run_ours(
-    subject: str, directory: str, packs: int, more: Sequence[str], *, seed: int = 0
+    subject: str, directory: str, packs: int, more: Sequence[str], *, seed: int
 ) -> dict[str, Any]:
     """Train once through the command line; return what `metrics.jsonl` says.
 
@@ -112,7 +112,8 @@ def run_ours(
             raise RuntimeError(f"{subject} ended with {finished['failed']}")
         lines = (place / subject / "metrics.jsonl").read_text().splitlines()
     kept = {name: finished[name] for name in (*OF_THE_COMMAND, "peak_bytes")}
-    return read_metrics(subject, [json.loads(line) for line in lines]) | kept
+    metrics = [json.loads(line) for line in lines]
+    return {**read_metrics(subject, metrics), "seed": seed, **kept}
 
 
 def read_metrics(subject: str, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -149,7 +150,8 @@ def run_trl(python: str, directory: str, *, seed: int) -> dict[str, Any]:
         return {"failed": finished["failed"]}
     result = json.loads(last_line(finished["output"]))
     kept = {name: finished[name] for name in OF_THE_COMMAND}
-    return {**result, "first_rows": SETTINGS["rows_per_step"], **kept}
+    first_rows = SETTINGS["rows_per_step"]
+    return {**result, "seed": seed, "first_rows": first_rows, **kept}
 
 
 def timed(command: Sequence[str]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_offloaded_inputs_leave_the_chip():
     assert memory.host_temp_size_in_bytes >= 42 * 48 * 128 * 3584 * 2
 
 
-def test_a_run_of_layers_is_compiled_once_and_keeps_inputs():
+def test_a_stretch_of_layers_is_compiled_once_and_keeps_inputs():
     words = ["preset=gemma3_4b_text", "mesh=2x4", "data.sequence_length=2048"]
     program = compiled(*words, "trainer.global_batch_size=8")
     assert total_bytes(program) < 2.5 * GIB  # 3.0 with layers apart

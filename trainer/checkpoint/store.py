@@ -280,18 +280,19 @@ class Store:
         self, step: int, damage: DamagedError, *, asked_for: bool = False
     ) -> None:
         """Go on without a step, put aside unless one only reads; or raise."""
-        if self._read_only:
+        place = self._directory / str(step)
+        if self._read_only and not from_primary(
+            "a step", lambda: storage.exists(place)
+        ):
             self._manager.reload()
-            if step not in self._manager.all_steps():  # the run at work deleted it
-                return
+            return
         if asked_for or not self._leave_out or len(self.steps()) == 1:
             raise damage
-        place = str(self._directory / str(step))
         if not self._read_only:
             aside = functools.partial(put_aside, self._directory, step)
             place = from_primary("a damaged checkpoint", aside)
             self._manager.reload()
-        self.left_out.append(LeftOut(step, str(damage.received), place))
+        self.left_out.append(LeftOut(step, str(damage.received), str(place)))
 
     def _record(self, step: int) -> record.Record:
         """Return the record of `step`, proven to be what was written."""

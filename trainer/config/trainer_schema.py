@@ -25,10 +25,10 @@ class TrainerConfig:
     """Steps between lines of `metrics.jsonl`."""
     remat: str = "auto"
     """What the backward pass computes again. `none`; `block`, all of a scan step from
-    its input; `attention`, all but products with weights; `auto`, `attention` where the
-    estimate of it leaves room on a device, else `block`; `offload`, as block, with the
-    inputs in the host's memory; or one of two policies of JAX's, `dots_saveable` and
-    `dots_with_no_batch_dims_saveable`."""
+    its input, on TPUs each of Gemma 3's layers; `attention`, all but products with
+    weights; `auto`, `attention` where the estimate of it leaves room on a device, else
+    `block`; `offload`, as block, with the inputs in the host's memory; or one of two
+    policies of JAX's, `dots_saveable` and `dots_with_no_batch_dims_saveable`."""
     attention: str = "auto"
     """`auto` takes what suits the devices: `splash` on TPU, `cudnn` on GPU where it can
     express the model, else `blocked`. `reference` keeps all scores at once."""

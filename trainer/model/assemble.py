@@ -24,7 +24,7 @@ from gemma.lora import LoraSettings
 from gemma.presets import Preset
 from gemma.quantized.grid import Quantization
 from gemma.quantized.source import QuantizedWeights
-from gemma.stacked import Stacked, StackedVariable, scans_runs
+from gemma.stacked import Stacked, StackedVariable, should_scan_stretches
 from trainer.model.adapters import check_base, hash_of_arrays, hash_of_files
 from trainer.model.placement import Placement, check_all_large_are_split, place
 from trainer.model.state import (
@@ -135,7 +135,9 @@ def build_model(
         backbone,
         placement.constraints(stacked.tree),
         attend or Attention.on_mesh(mesh),
-        scan_runs=scans_runs(mesh.devices.flat[0].platform, is_frozen=is_frozen),
+        scans_stretches=should_scan_stretches(
+            mesh.devices.flat[0].platform, is_frozen=is_frozen
+        ),
     )
     also = {EMBEDDING} if train_embedding else set()
     trainable = tuple(

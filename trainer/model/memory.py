@@ -74,9 +74,10 @@ class MemoryPlan:
         attention_block: Places of a block at most, where the path is `blocked`.
         loss_chunk_tokens: `trainer.loss_chunk_tokens`.
         slot_bytes: Asks the optimizer.
-        program_bytes: Of the program itself, where it lies in the device's memory.
+        layer_program_bytes: Of the program of a layer of a scan step, where programs
+            lie in the device's memory.
         slices: Of TPUs, over which `batch` runs.
-        scan_runs: Runs of alike layers are scans where remat allows it.
+        scans_stretches: Those of alike layers are scans where remat allows it.
     """
 
     config: GemmaConfig
@@ -91,10 +92,10 @@ class MemoryPlan:
     attention: str
     loss_chunk_tokens: int
     slot_bytes: SlotBytes
-    program_bytes: int = 0
+    layer_program_bytes: int = 0
     attention_block: int = LARGEST_BLOCK
     slices: int = 1
-    scan_runs: bool = False
+    scans_stretches: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -131,12 +132,13 @@ class MemoryPlan:
         work = self._work(layout)
         # one sum over microbatches beside the gradient that is added to it
         copies = 2 if self.microbatches > 1 else 1
+        program = (1 + work.layers_together) * self.layer_program_bytes
         return DeviceBytes(
             weights=weights,
             adapters=adapters,
             optimizer=self.slot_bytes(layout),
             gradients=trained * copies,
-            activations=activation_bytes(work) + self.program_bytes,
+            activations=activation_bytes(work) + program,
             loss=loss_bytes(work),
         )
 
@@ -155,7 +157,7 @@ class MemoryPlan:
             attention_block=self.attention_block,
             loss_chunk_tokens=self.loss_chunk_tokens,
             slices=self.slices,
-            scan_runs=self.scan_runs,
+            scans_stretches=self.scans_stretches,
         )
 
 

@@ -13,7 +13,7 @@ import math
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.layout.listing import ITEM_BYTES
-from gemma.stacked.remat import BY_RUN
+from gemma.stacked.remat import BY_STRETCH
 from gemma.stacked.tree import stacks
 
 FLOAT32 = 4
@@ -47,7 +47,7 @@ class Work:
         attention_block: Places of a block at most, where the path is `blocked`.
         loss_chunk_tokens: `trainer.loss_chunk_tokens`.
         slices: Of TPUs, over which `batch` runs.
-        scan_runs: Runs of alike layers are scans where remat allows it.
+        scans_stretches: Those of alike layers are scans where remat allows it.
     """
 
     config: GemmaConfig
@@ -63,7 +63,7 @@ class Work:
     attention_block: int
     loss_chunk_tokens: int
     slices: int
-    scan_runs: bool
+    scans_stretches: bool
 
     @property
     def sequences(self) -> int:
@@ -95,32 +95,33 @@ class Work:
         return self.tokens * self._each(self.config.ffw_dim) * self.item_bytes
 
     @property
-    def has_runs(self) -> bool:
+    def has_stretches(self) -> bool:
         """Whether layers of a scan step are scans of their own."""
         found = stacks(self.config)
-        is_scanned = self.scan_runs and self.remat == BY_RUN
-        return is_scanned and any(len(s.runs) < len(s.kinds) for s in found)
+        is_scanned = self.scans_stretches and self.remat == BY_STRETCH
+        return is_scanned and any(len(s.stretches) < len(s.kinds) for s in found)
 
     @property
-    def together(self) -> int:
-        """Layers of a scan step that are computed again together; one of a run."""
+    def layers_together(self) -> int:
+        """Layers of a scan step that are computed again together; one of a stretch."""
         found = stacks(self.config)
-        return max(len(s.runs if self.has_runs else s.kinds) for s in found)
+        return max(len(s.stretches if self.has_stretches else s.kinds) for s in found)
 
     @property
     def kept_inputs(self) -> int:
         """Layers whose input is kept: the first of each scan step, or all."""
-        if self.has_runs:
+        if self.has_stretches:
             return self.config.num_layers
         return sum(len(s.layers) // len(s.kinds) for s in stacks(self.config))
 
     @property
-    def run_weights(self) -> int:
-        """Bytes of the weights of a run, which is copied to be a scan."""
-        if not self.has_runs:
+    def stretch_weights(self) -> int:
+        """Bytes of the weights of a stretch, which are copied for its scan."""
+        if not self.has_stretches:
             return 0
         rows = [r for r in self.layout.rows if r.path.startswith("decoder_block")]
-        longest = max(len(run) for s in stacks(self.config) for run in s.runs)
+        found = stacks(self.config)
+        longest = max(len(places) for s in found for places in s.stretches)
         layers = sum(row.bytes_per_device for row in rows)
         return layers * longest // self.config.num_layers
 
@@ -208,18 +209,20 @@ def _backward(work: Work) -> int:
     those beyond the second less than half of that; the normalised input of attention,
     queries, keys, values and the mix. Of the layer that is at work: the gradients of
     both branches. Beside it the weights of each layer that is gathered, twice where
-    they come from other slices, the weights of a run, the kernels that the compiler
+    they come from other slices, the weights of a stretch, the kernels that the compiler
     lays out anew for the whole stack, and an array as wide as the hidden states for
     each product beside query and value that has an adapter.
     """
-    again = 0 if work.remat == "none" else work.together
+    again = 0 if work.remat == "none" else work.layers_together
     branches = 3 * min(again, 2) + FURTHER * max(again - 2, 0) + 2
     live = round(branches * work.feed_forward) + max(again, 1) * work.hidden
     live += 2 * max(again, 1) * work.heads + max(again, 1) * _scores(work)
     live += _more_adapters(work) * work.hidden
-    gathered = min(work.together, MOST_GATHERED) if work.layout.mesh_shape[0] > 1 else 1
+    gathered = (
+        min(work.layers_together, MOST_GATHERED) if work.layout.mesh_shape[0] > 1 else 1
+    )
     gathered *= 2 if work.slices > 1 else 1
-    live += gathered * work.layer_weights + _laid_out_anew(work) + work.run_weights
+    live += gathered * work.layer_weights + _laid_out_anew(work) + work.stretch_weights
     return round(FRAGMENTS * live) + _training_weights(work)
 
 
@@ -247,7 +250,12 @@ def _training_weights(work: Work) -> int:
     trained = sum(row.bytes_per_device for row in rows)
     cast = (trained - table.bytes_per_device) * work.item_bytes // FLOAT32
     cast = cast if work.item_bytes < FLOAT32 else 0
-    whole = max(work.together - 2, 0) * work.layer_weights * FLOAT32 // work.item_bytes
+    whole = (
+        max(work.layers_together - 2, 0)
+        * work.layer_weights
+        * FLOAT32
+        // work.item_bytes
+    )
     gathered = FRAGMENTS * (GATHERED_FOR_WEIGHTS * work.hidden + whole)
     return round(cast + gathered + LOST_BESIDE_GRADIENTS * trained)
 

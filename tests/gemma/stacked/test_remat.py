@@ -11,14 +11,14 @@ from jax.ad_checkpoint import print_saved_residuals
 from gemma.lora import PROJECTIONS
 from gemma.stacked import Stacked
 from gemma.stacked.remat import CHOICES, checkpointing
-from gemma.stacked.tree import scans_runs, stack_values
+from gemma.stacked.tree import should_scan_stretches, stack_values
 
 X = jnp.ones((3, 12, 32))
 SAME = 1e-5  # float32 on a CPU, sums in another order
 
 
 def functions_of(backbone):
-    stacked = Stacked(backbone, scan_runs=True)
+    stacked = Stacked(backbone, scans_stretches=True)
     return stacked, stack_values(stacked.tree)
 
 
@@ -29,12 +29,12 @@ def model(build):
 
 
 @pytest.fixture(scope="module")
-def with_runs(build):
-    """Fourteen of Gemma 3: two steps of a run of five and a global layer, two more."""
+def with_stretches(build):
+    """Fourteen of Gemma 3: two steps of five local and a global layer, two more."""
     return functions_of(build("gemma3", 14))
 
 
-@pytest.fixture(scope="module", params=["model", "with_runs"])
+@pytest.fixture(scope="module", params=["model", "with_stretches"])
 def gradients(request, batch):
     stacked, weights = request.getfixturevalue(request.param)
 
@@ -84,8 +84,8 @@ def test_block_keeps_nothing_but_its_input(kept, model):
     assert kept(model, "block") == ["f32[3,12,32] from the argument x"]
 
 
-def test_block_keeps_the_input_of_each_layer_of_a_run(kept, with_runs):
-    shapes = [line.split(" ")[0] for line in kept(with_runs, "block")]
+def test_block_keeps_the_input_of_each_layer_of_a_stretch(kept, with_stretches):
+    shapes = [line.split(" ")[0] for line in kept(with_stretches, "block")]
     assert shapes == ["f32[5,3,12,32]", "f32[3,12,32]"]  # the step's own is among them
 
 
@@ -120,22 +120,24 @@ def blocks(batch):
     return count
 
 
-def test_layers_of_a_run_are_compiled_once_for_each_pass(blocks, model, with_runs):
+def test_layers_of_a_stretch_are_compiled_once_for_each_pass(
+    blocks, model, with_stretches
+):
     assert blocks(model, "none") == [2, 2]
     assert blocks(model, "block") == [2, 2 * 2]
-    assert blocks(with_runs, "none") == [6 + 1, 6 + 1]
-    assert blocks(with_runs, "block") == [2 + 1, 2 * (2 + 1)]
+    assert blocks(with_stretches, "none") == [6 + 1, 6 + 1]
+    assert blocks(with_stretches, "block") == [2 + 1, 2 * (2 + 1)]
     for remat in ("attention", "offload"):
-        assert blocks(with_runs, remat)[0] == 6 + 1
+        assert blocks(with_stretches, remat)[0] == 6 + 1
 
 
-def test_runs_are_scans_for_tpus_whose_weights_are_frozen(blocks, with_runs):
-    stacked, weights = with_runs
+def test_stretches_are_scans_for_tpus_whose_weights_are_frozen(blocks, with_stretches):
+    stacked, weights = with_stretches
     apart = Stacked(stacked.backbone)
     assert blocks((apart, weights), "block") == [6 + 1, 2 * (6 + 1)]
-    assert scans_runs("tpu", is_frozen=True)
-    assert not scans_runs("tpu", is_frozen=False)
-    assert not scans_runs("cpu", is_frozen=True)
+    assert should_scan_stretches("tpu", is_frozen=True)
+    assert not should_scan_stretches("tpu", is_frozen=False)
+    assert not should_scan_stretches("cpu", is_frozen=True)
 
 
 def test_offload_keeps_the_inputs_of_blocks_in_host_memory(model, batch):

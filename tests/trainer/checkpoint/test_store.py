@@ -125,11 +125,22 @@ def test_a_reader_goes_on_with_what_a_run_at_work_has_kept_meanwhile(tmp_path):
                 writer.save(step, tree(seed=step), METADATA, loss=loss)
             writer.wait()
             assert reader.steps() == [3]
-            with pytest.raises(StorageError, match="checkpoints of steps: 5"):
-                reader.restore(3, like(tree()))
             arrays, _ = reader.restore(None, like(tree()))
             assert reader.best() == 5
     assert bits(arrays[KERNEL]) == bits(tree(seed=5)[KERNEL])
+
+
+def test_a_reader_is_told_what_is_left_of_the_step_that_it_asks_for(tmp_path):
+    with Store(tmp_path, keep_last=1) as writer:
+        writer.save(3, tree(seed=3), METADATA)
+        writer.wait()
+        rule = {"read_only": True, "on_corrupt": "previous"}
+        with Store(tmp_path, keep_last=1, **rule) as reader:
+            writer.save(4, tree(seed=4), METADATA)
+            writer.wait()
+            with pytest.raises(StorageError, match="checkpoints of steps: 4"):
+                reader.restore(3, like(tree()))
+            assert reader.left_out == []
 
 
 def test_the_best_of_what_is_left_is_found_beside_a_run_at_work(tmp_path):

@@ -10,15 +10,16 @@ from gemma.attention import Target, largest_block
 from gemma.config import GemmaConfig
 from gemma.layout import LayoutTable
 from gemma.lora import LoraSettings
-from gemma.stacked import scans_runs
-from gemma.stacked.tree import stacks
+from gemma.stacked import should_scan_stretches
 from trainer.config.schema import RunConfig
 from trainer.model.attention import attention_path
 from trainer.model.memory import MemoryPlan
 from trainer.model.remat import LEAST
 from trainer.tasks.planning.slots import slot_bytes, trained_arrays
 
-_PROGRAM_BYTES = 20_000_000  # of libtpu 0.0.42: 29 MB for one layer, 50 to 72 for two
+_LAYER_PROGRAM_BYTES = {
+    "tpu": 20_000_000  # libtpu 0.0.42: 29 MB for one layer, 50 to 72 for two
+}
 
 
 def memory_plan(
@@ -69,9 +70,9 @@ def memory_plan(
         attention_block=largest_block(target.platform),
         loss_chunk_tokens=trainer.loss_chunk_tokens,
         slot_bytes=slots,
-        program_bytes=_program_bytes(dimensions, platform),
+        layer_program_bytes=_LAYER_PROGRAM_BYTES.get(platform, 0),
         slices=max(config.mesh.slices or 1, 1),
-        scan_runs=scans_runs(
+        scans_stretches=should_scan_stretches(
             platform, is_frozen=lora is not None or quantize is not None
         ),
     )
@@ -88,10 +89,3 @@ def _attention(config: RunConfig, dimensions: GemmaConfig, target: Target) -> st
         is_packed=config.data.pack,
         length=config.data.sequence_length,
     )
-
-
-def _program_bytes(dimensions: GemmaConfig, platform: str) -> int:
-    """Return the bytes of a TPU's program: each run of a scan step is in it."""
-    if platform != "tpu":
-        return 0
-    return (1 + len(stacks(dimensions)[0].runs)) * _PROGRAM_BYTES
