@@ -66,6 +66,12 @@ def test_a_missing_file_is_a_data_error(ends, tmp_path):
             "expected at most 8,192",
             "fix data.sequence_length=8192",
         ),
+        ("lora.rank=17", "expected at most 16", "fix lora.rank=16, or lora=none"),
+        (
+            "trainer.remat=offload",
+            "a choice for cpu devices",
+            "fix trainer.remat=block",
+        ),
     ],
 )
 def test_what_device_or_model_cannot_do_is_refused(ends, tmp_path, word, told, fix):
