@@ -117,6 +117,7 @@ class Stacked:
         Raises:
             ValueError: A weight is missing or left over, or `remat` is no choice.
         """
+        checkpointed = checkpointing(remat)
         x = self.start(weights, token_ids)
         inputs = {
             "positions": positions,
@@ -125,7 +126,7 @@ class Stacked:
         }
         for stack in self.stacks:
             step = functools.partial(self._run_step, stack, inputs, remat)
-            body = checkpointing(remat)(step)
+            body = checkpointed(step)
             seeds = _layer_seeds(dropout_key, stack)
             x, _ = jax.lax.scan(body, x, (self.layered(weights, stack), seeds))
         return self.finish(weights, x)
