@@ -12,12 +12,11 @@ CPU: kernels for TPUs and GPUs are not measured here.
 import argparse
 import json
 import pathlib
-import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from in_turns import Cost, Program, compiled, measure
 from machine import machine_facts, sentence
 
 from gemma.attention import Sight, see
@@ -35,22 +34,6 @@ NOT_MEASURED = (
     "Splash on TPUs and cuDNN on GPUs are not measured: no such device was at hand.",
     "Splash compiles ahead of time for TPUs (`make test-tpu-aot`).",
 )
-
-Program = tuple[Callable, tuple[jax.Array, ...]]
-
-
-class Cost(NamedTuple):
-    """Of one program.
-
-    Attributes:
-        processor_ms: Milliseconds of all cores together.
-        wall_ms: Milliseconds on the clock.
-        mib: Memory beside arguments and results.
-    """
-
-    processor_ms: float
-    wall_ms: float
-    mib: float
 
 
 def layer_sight(layer: str, length: int) -> Sight:
@@ -84,27 +67,7 @@ def compile_layer(path: Callable, layer: str, length: int) -> Program:
         )
         return mixed, *back(upstream)
 
-    arguments = (*inputs, sight.segments)
-    return jax.jit(both).lower(*arguments).compile(), arguments
-
-
-def measure(programs: Mapping[str, Program], rounds: int) -> dict[str, Cost]:
-    """Run all programs in turns; return the least time and the memory of each."""
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
-    for turn in range(rounds + 1):  # the first warms up
-        for name, (run, arguments) in programs.items():
-            start = time.process_time(), time.perf_counter()
-            jax.block_until_ready(run(*arguments))
-            end = time.process_time(), time.perf_counter()
-            if turn:
-                runs[name].append((end[0] - start[0], end[1] - start[1]))
-    return {
-        name: Cost(
-            *(1000 * min(seconds) for seconds in zip(*runs[name], strict=True)),
-            run.memory_analysis().temp_size_in_bytes / 2**20,
-        )
-        for name, (run, _) in programs.items()
-    }
+    return compiled(both, *inputs, sight.segments)
 
 
 def measure_all(rounds: int) -> list[dict]:

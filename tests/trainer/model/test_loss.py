@@ -10,9 +10,11 @@ import pytest
 
 from gemma.quantized.array import QuantizedArray
 from gemma.quantized.grid import quantize
+from trainer.model import trained_table, vocabulary_tiles
 from trainer.model.loss import summed_loss, token_losses
 from trainer.model.loss_form import LossForm
 from trainer.model.loss_terms import LossTerms
+from trainer.model.vocabulary_tiles import capped
 
 VOCABULARY, DIM = 37, 8
 PLAIN = {}
@@ -153,6 +155,40 @@ def test_nothing_to_learn_is_a_loss_of_zero(problem):
     loss, gradient = jax.value_and_grad(chunked)(hidden, table, labels, nothing, 30.0)
     assert loss == 0.0
     assert not gradient.any()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Positions whose logits a compiled program really computes, one entry a piece."""
+    sizes = []
+
+    def counted(raw, soft_cap):
+        if raw.ndim == 3:  # [shards, positions, entries of a tile]
+            jax.debug.callback(lambda: sizes.append(raw.shape[1]))
+        return capped(raw, soft_cap)
+
+    for module in (vocabulary_tiles, trained_table):
+        monkeypatch.setattr(module, "capped", counted)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "count, pieces", [(0, []), (3, [2, 2]), (5, [4, 2]), (11, [4, 4, 2, 2])]
+)
+@pytest.mark.parametrize("passes", [1, 2], ids=["frozen", "trained"])
+def test_positions_without_loss_are_not_computed(
+    problem, computed, count, pieces, passes
+):
+    """Pieces of 4 and 2 run for what has loss, wherever it stands, and no others."""
+    hidden, table, labels, _ = problem
+    mask = np.zeros(24, bool)
+    mask[np.random.default_rng(0).permutation(24)[:count]] = True
+    how = ONE | {"table_is_trained": passes == 2}
+    loss = functools.partial(chunked, soft_cap=4.0, **how)
+    program = jax.jit(jax.value_and_grad(loss))
+    jax.block_until_ready(program(hidden, table, labels, mask.reshape(4, 6)))
+    jax.effects_barrier()
+    assert sorted(computed, reverse=True) == sorted(passes * pieces, reverse=True)
 
 
 @pytest.mark.parametrize("shards, table_shards", [(1, 1), (2, 1), (1, 37)])
