@@ -7,8 +7,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 QUICK := not slow and not peers and not real_weights and not gpu and not tpu_aot
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-peers test-real test-tpu-aot pretrain-data bench \
-	chaos lint clean
+.PHONY: demo test test-slow test-peers test-real test-tpu-aot test-gpu pretrain-data \
+	bench bench-gpu chaos lint clean
 
 demo: .venv/.installed
 	$(BIN)/python -m trainer
@@ -33,6 +33,13 @@ test-tpu-aot: .venv-plan/.installed
 	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 \
 		.venv-plan/bin/python -m pytest -q -m "tpu_aot"
 
+# For a machine with an NVIDIA GPU, and CUDA builds of JAX and PyTorch.
+test-gpu: .venv-gpu/.installed
+	JAX_PLATFORMS=cuda .venv-gpu/bin/python -m pytest -q -m "gpu"
+
+bench-gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python tests/benchmarks/gpu.py --peers .venv-gpu/bin/python
+
 pretrain-data: .venv/.installed
 	$(BIN)/python tests/tools/pretrain_data.py
 
@@ -52,7 +59,7 @@ lint: .venv/.installed-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-peers .venv-plan .cache build dist
+	rm -rf .venv .venv-peers .venv-plan .venv-gpu .cache build dist
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed."; exit 1; }
@@ -77,4 +84,9 @@ clean:
 	$(PYTHON) -m venv .venv-plan
 	.venv-plan/bin/python -m pip install --quiet --constraint constraints.txt \
 		--editable ".[dev,plan]"
+	@touch $@
+
+.venv-gpu/.installed: .venv/bin/python pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --editable ".[dev,cuda,peers]"
 	@touch $@

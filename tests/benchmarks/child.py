@@ -57,6 +57,7 @@ def measure(
         "step_processor_seconds": [busy for _, _, busy in rest],
         "built_peak_bytes": bytes_built,
         "peak_bytes": peak_bytes(),
+        **accelerator(),
         "losses": [first_loss, *(loss for loss, *_ in rest)],
     }
 
@@ -74,6 +75,22 @@ def peak_bytes() -> int:
     """Return the largest resident size of this process so far (Linux counts KiB)."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def accelerator() -> dict[str, Any]:
+    """Return name and largest use of the accelerator that was at work; none on a CPU.
+
+    It asks the library that the subject has imported.
+    """
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        most = torch.cuda.max_memory_allocated()
+        return {"device_kind": torch.cuda.get_device_name(), "device_peak_bytes": most}
+    if jax := sys.modules.get("jax"):
+        device = jax.devices()[0]
+        if device.platform != "cpu":
+            most = device.memory_stats()["peak_bytes_in_use"]
+            return {"device_kind": device.device_kind, "device_peak_bytes": most}
+    return {}
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ def run_child(
     python: str,
     steps: int,
     options: Mapping[str, str],
+    platform: str = "cpu",
 ) -> dict[str, Any]:
     """Measure one subject once; a subject that cannot run gives `failed`."""
     command = [python, str(FOLDER / "child.py"), subject]
@@ -62,8 +63,9 @@ def run_child(
     if not pathlib.Path(python).exists():
         return {"failed": "its interpreter is missing; see --python"}
     start, others = time.time(), OtherWork()
+    environment = _environment() | {"JAX_PLATFORMS": platform}
     done = subprocess.run(
-        command, env=_environment(), cwd=REPOSITORY, capture_output=True, text=True
+        command, env=environment, cwd=REPOSITORY, capture_output=True, text=True
     )
     if done.returncode:
         return {"failed": last_line(done.stderr) or f"exit code {done.returncode}"}
@@ -78,9 +80,9 @@ def last_line(text: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment in which nothing is cached and only the CPU is seen."""
+    """Return an environment in which nothing is cached."""
     kept = {name: value for name, value in os.environ.items() if name not in UNSET}
-    return {**kept, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    return {**kept, "PYTHONPATH": str(REPOSITORY)}
 
 
 def measure_all(

@@ -15,7 +15,8 @@ Batch = tuple[Any, Any]  # inputs and labels, each int32 [batch, sequence]
 class Workload:
     """LoRA on query and value of a small Gemma 2, loss on every position.
 
-    `ffw_dim` is the width of one feed-forward branch.
+    `ffw_dim` is the width of one feed-forward branch; a sequence holds rows of
+    `row_tokens`, or is one row.
     """
 
     vocabulary_size: int
@@ -33,6 +34,14 @@ class Workload:
     lora_rank: int = 8
     learning_rate: float = 1e-3
     dtype: str = "float32"
+    row_tokens: int | None = None
+
+    @property
+    def row_lengths(self) -> list[int]:
+        """Tokens of every row of a sequence."""
+        row = self.row_tokens or self.sequence_length
+        whole, rest = divmod(self.sequence_length, row)
+        return [row] * whole + [rest] * bool(rest)
 
     @property
     def tokens_per_step(self) -> int:
@@ -50,6 +59,13 @@ class Workload:
         layer = self.hidden_dim * (heads * self.head_dim + 3 * self.ffw_dim)
         weights = self.num_layers * layer + self.hidden_dim * self.vocabulary_size
         return 4 * self.tokens_per_step * weights / 1e9
+
+    def positions(self) -> Any:
+        """Return each token's place in its row, int32 [batch, sequence]."""
+        import numpy as np
+
+        places = np.concatenate([np.arange(n, dtype="int32") for n in self.row_lengths])
+        return np.broadcast_to(places, (self.batch_size, self.sequence_length))
 
     def batches(self) -> Iterator[Batch]:
         """Yield inputs and the next tokens, without end, the same for everyone."""

@@ -70,7 +70,7 @@ def build(workload: Workload, **options: str) -> Callable[[Any, Any], float]:
 
     def step(inputs: Any, labels: Any) -> float:
         nonlocal state
-        batch = place_batch(full_batch(inputs, labels), mesh, microbatches=1)
+        batch = place_batch(full_batch(workload, inputs, labels), mesh, microbatches=1)
         state, sums = step_function(state, frozen, batch)
         return float(sums.loss_sum) / float(sums.loss_tokens)
 
@@ -96,14 +96,14 @@ def config_of(workload: Workload) -> GemmaConfig:
     )
 
 
-def full_batch(inputs: Any, labels: Any) -> dict[str, Any]:
-    """Return the batch of whole sequences, each one row, with loss everywhere."""
-    positions = np.broadcast_to(np.arange(inputs.shape[1], dtype="int32"), inputs.shape)
+def full_batch(workload: Workload, inputs: Any, labels: Any) -> dict[str, Any]:
+    """Return the batch of full sequences, packed with rows, with loss everywhere."""
+    positions = workload.positions()
     return {
         "token_ids": inputs,
         "labels": labels,
         "loss_mask": np.ones(labels.shape, bool),
-        "segment_ids": np.ones(inputs.shape, "int32"),
+        "segment_ids": np.cumsum(positions == 0, axis=1, dtype="int32"),
         "positions": positions,
     }
 
@@ -140,8 +140,9 @@ def _remat(settings: TrainerConfig, workload: Workload) -> str:
         trainer=dataclasses.replace(settings, global_batch_size=workload.batch_size),
     )
     lora = lora_settings(workload.lora_rank)
-    plan = memory_plan(config, config_of(workload), lora, platform="cpu")
-    room = usable_bytes(jax.devices()[:1])
+    devices = jax.devices()[:1]
+    plan = memory_plan(config, config_of(workload), lora, platform=devices[0].platform)
+    room = usable_bytes(devices)
     return choose_remat(settings.remat, plan, (1, 1), bytes_per_device=room)
 
 

@@ -5,6 +5,8 @@ The engine streams it into its arrays slice by slice, as it does with every pres
 
 import contextlib
 import dataclasses
+import functools
+import math
 import zlib
 
 import numpy as np
@@ -20,6 +22,9 @@ class RandomPreset(Preset):
     def weights(self) -> "RandomWeights":
         """Return the arrays, drawn when they are read."""
         return RandomWeights(self.config)
+
+
+DRAWN = 2**24  # numbers; a larger array repeats them, or drawing would take minutes
 
 
 class RandomWeights(contextlib.AbstractContextManager):
@@ -42,10 +47,8 @@ class RandomWeights(contextlib.AbstractContextManager):
 
     def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
         """Draw a variable; the same numbers every time."""
-        random = np.random.default_rng(zlib.crc32(path.encode()))
-        values = random.standard_normal(self._shapes[path], "float32")
-        values *= 0.02
-        return values if index is None else values[index]
+        values = _drawn(path, self._shapes[path])
+        return values.copy() if index is None else values[index]
 
     def read_into(
         self, out: np.ndarray, path: str, index: tuple[slice, ...] | None = None
@@ -58,6 +61,14 @@ class RandomWeights(contextlib.AbstractContextManager):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@functools.lru_cache(maxsize=1)  # a large array is read slice by slice
+def _drawn(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    random = np.random.default_rng(zlib.crc32(path.encode()))
+    values = random.standard_normal(min(math.prod(shape), DRAWN), "float32")
+    values *= 0.02
+    return np.resize(values, shape)
 
 
 def random_preset(config: GemmaConfig) -> RandomPreset:

@@ -9,25 +9,43 @@ import torch
 import transformers
 from workload import Workload
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-def build(workload: Workload) -> Callable[[Any, Any], float]:
-    """Return one optimizer step from inputs and labels to the mean loss."""
+
+def build(
+    workload: Workload, attention: str = "eager", remat: str = "none"
+) -> Callable[[Any, Any], float]:
+    """Return one optimizer step from inputs and labels to the mean loss.
+
+    Args:
+        workload: Dimensions and batch.
+        attention: `eager` or `flex_attention`; the others leave out the soft cap.
+        remat: `none`, or `block` for gradient checkpointing of every layer.
+    """
     torch.manual_seed(0)
-    model = transformers.Gemma2ForCausalLM(config_of(workload))
+    torch.set_default_dtype(getattr(torch, workload.dtype))
+    with torch.device(DEVICE):
+        model = transformers.Gemma2ForCausalLM(config_of(workload, attention))
     lora = peft.LoraConfig(
         r=workload.lora_rank,
         lora_alpha=workload.lora_rank,
         target_modules=["q_proj", "v_proj"],
     )
-    model = peft.get_peft_model(model, lora).to(getattr(torch, workload.dtype))
+    model = peft.get_peft_model(model, lora)
+    if remat == "block":
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=workload.learning_rate, weight_decay=0.0)
+    packed = {}
+    if workload.row_tokens is not None:  # it keeps rows apart where positions restart
+        packed["position_ids"] = _ids(workload.positions())
 
     def step(inputs: Any, labels: Any) -> float:
-        logits = model(input_ids=torch.from_numpy(inputs).long(), use_cache=False)
+        logits = model(input_ids=_ids(inputs), use_cache=False, **packed).logits
         loss = torch.nn.functional.cross_entropy(
-            logits.logits.flatten(0, 1), torch.from_numpy(labels).long().flatten()
+            logits.flatten(0, 1).float(), _ids(labels).flatten()
         )
         loss.backward()
         optimizer.step()
@@ -37,8 +55,12 @@ def build(workload: Workload) -> Callable[[Any, Any], float]:
     return step
 
 
-def config_of(workload: Workload) -> transformers.Gemma2Config:
-    """Return the workload's dimensions; only `eager` attention has the soft cap."""
+def _ids(ids: Any) -> torch.Tensor:
+    return torch.tensor(ids, dtype=torch.long, device=DEVICE)
+
+
+def config_of(workload: Workload, attention: str) -> transformers.Gemma2Config:
+    """Return the workload's dimensions."""
     return transformers.Gemma2Config(
         vocab_size=workload.vocabulary_size,
         num_hidden_layers=workload.num_layers,
@@ -52,7 +74,7 @@ def config_of(workload: Workload) -> transformers.Gemma2Config:
         final_logit_softcapping=workload.final_logit_soft_cap,
         sliding_window=workload.sliding_window_size,
         max_position_embeddings=workload.sequence_length,
-        attn_implementation="eager",
+        attn_implementation=attention,
     )
 
 
