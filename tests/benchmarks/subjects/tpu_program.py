@@ -16,11 +16,13 @@ import resource
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[3]))
+for place in (1, 3):
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[place]))
 
 import jax  # noqa: E402
 from jax.errors import JaxRuntimeError  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
+from subjects.compiled_memory import bytes_a_chip  # noqa: E402
 
 from trainer.__main__ import compose  # noqa: E402
 from trainer.tasks.program import StepProgram, step_program  # noqa: E402
@@ -76,20 +78,6 @@ def state_bytes(program: StepProgram) -> dict[str, int]:
 def on_a_chip(x: jax.ShapeDtypeStruct) -> int:
     """Return the bytes of a chip's part of an array."""
     return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-
-
-def bytes_a_chip(memory) -> dict[str, int]:
-    """Return the compiler's account of one chip's memory."""
-    parts = {
-        "argument_bytes": memory.argument_size_in_bytes,
-        "output_bytes": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "code_bytes": memory.generated_code_size_in_bytes,
-    }
-    return parts | {
-        "total_bytes": sum(parts.values()),
-        "host_bytes": memory.host_temp_size_in_bytes,
-    }
 
 
 if __name__ == "__main__":
