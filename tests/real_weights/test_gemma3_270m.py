@@ -17,7 +17,7 @@ from gemma.presets import open_preset
 from gemma.stacked import Stacked
 from gemma.stacked.tree import stack_values
 
-TESTS = pathlib.Path(__file__).parents[2]
+TESTS = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS / "benchmarks"))
 
 from quantized import SCHEMES, Subject, plain  # noqa: E402
