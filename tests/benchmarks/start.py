@@ -5,6 +5,7 @@ programs, into seconds to its first line of `train/loss`, in
 `tests/benchmarks/results/start.md` and `.json`. The peer only imports KerasHub.
 
     python tests/benchmarks/start.py [--rounds 3] [--keras-hub DIR/bin/python]
+    python tests/benchmarks/start.py --name start_270m --words preset.name=DIR ...
 """
 
 import argparse
@@ -36,8 +37,12 @@ NAMES = {
 }
 
 
-def seconds_to_first_step(cache: str) -> float:
-    """Run the default job for a step; return when the step's line appeared.
+def seconds_to_first_step(cache: str, words: Sequence[str] = ()) -> float:
+    """Run a job for a step; return when the step's line appeared.
+
+    Args:
+        cache: The user's cache directory.
+        words: Of the command line; none is the default job.
 
     Raises:
         RuntimeError: It ended without one.
@@ -45,7 +50,7 @@ def seconds_to_first_step(cache: str) -> float:
     with tempfile.TemporaryDirectory() as root:
         start = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "trainer", f"run.root={root}", STEPS],
+            [sys.executable, "-m", "trainer", f"run.root={root}", STEPS, *words],
             cwd=REPOSITORY,
             env=_environment() | {"XDG_CACHE_HOME": cache},
             stdout=subprocess.DEVNULL,
@@ -82,7 +87,11 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in UNSET}
 
 
-def report(facts: Mapping[str, Any], rounds: Sequence[Mapping[str, float]]) -> str:
+def report(
+    facts: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, float]],
+    job: Sequence[str] = (),
+) -> str:
     """Return the page that is committed; ratios are medians over rounds."""
     rows = []
     for name, words in NAMES.items():
@@ -99,12 +108,18 @@ def report(facts: Mapping[str, Any], rounds: Sequence[Mapping[str, float]]) -> s
         [
             "# From the command to the first step",
             sentence(dict(facts)) + others,
-            f"`python -m trainer {STEPS}`, tiny preset: seconds until step 1 is told, "
-            f"after the samples and the evaluation before it. {len(rounds)} "
-            "round(s), in turns; ratios within a round.",
+            f"`{' '.join(['python -m trainer', STEPS, *_shown(job)])}`: seconds "
+            "until step 1 is told, after the samples and the evaluation before it. "
+            f"{len(rounds)} round(s), in turns; ratios within a round.",
             markdown_table(["start", "seconds", "range", "times the second"], rows),
         ]
     )
+
+
+def _shown(words: Sequence[str]) -> list[str]:
+    """Return words without the place of a preset on this machine."""
+    place = "preset.name=/"
+    return ["preset.name=DIR" if w.startswith(place) else w for w in words]
 
 
 def main() -> int:
@@ -113,21 +128,26 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keras-hub", metavar="PYTHON")
     parser.add_argument("--output", type=pathlib.Path, default=FOLDER / "results")
+    parser.add_argument("--name", default="start", help="of the two files there")
+    parser.add_argument("--words", nargs="*", default=[], help="of the command line")
     words = parser.parse_args()
     facts, rounds = machine_facts(), []
     for _ in range(words.rounds):
         with tempfile.TemporaryDirectory() as cache:
             others = OtherWork()
-            measured = {name: seconds_to_first_step(cache) for name in list(NAMES)[:2]}
+            measured = {
+                name: seconds_to_first_step(cache, words.words)
+                for name in list(NAMES)[:2]
+            }
         if words.keras_hub:
             measured["keras_hub"] = import_seconds(words.keras_hub)
         rounds.append(measured | {"other_cores": others.cores()})
         print(json.dumps(rounds[-1]), flush=True)
-    page = report(facts, rounds) + "\n"
+    page = report(facts, rounds, words.words) + "\n"
     words.output.mkdir(parents=True, exist_ok=True)
-    (words.output / "start.md").write_text(page)
+    (words.output / f"{words.name}.md").write_text(page)
     raw = {"machine": facts, "rounds": rounds}
-    (words.output / "start.json").write_text(json.dumps(raw, indent=1) + "\n")
+    (words.output / f"{words.name}.json").write_text(json.dumps(raw, indent=1) + "\n")
     print(page)
     return 0
 

@@ -35,3 +35,9 @@ def test_ratios_are_medians_within_rounds(start):
 def test_a_peer_that_is_not_at_hand_has_no_row(start):
     page = start.report(MACHINE, [{"compiled": 12.0, "kept": 4.0, "other_cores": None}])
     assert "KerasHub" not in page and "Other work" not in page
+
+
+def test_another_job_is_told_without_its_place_on_this_machine(start):
+    rounds = [{"compiled": 12.0, "kept": 4.0, "other_cores": None}]
+    page = start.report(MACHINE, rounds, ["preset.name=/home/me/it", "lora.rank=4"])
+    assert "num_train_steps=1 preset.name=DIR lora.rank=4`" in page
