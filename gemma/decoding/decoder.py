@@ -8,7 +8,7 @@ stands in another row changes no row's tokens.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ from gemma.stacked.cached import DecodingState, decode, prefill
 from gemma.stacked.forward import Weights
 
 SMALLEST_BUCKET = 32
+Run = Callable[..., jax.Array]
+STATIC = ("capacity", "is_greedy", "filters")
 
 
 class Decoder:
@@ -39,6 +41,8 @@ class Decoder:
         stop_token_ids: Ids that end a row; they are not part of its result.
         stop_sequences: Sequences of ids that end a row, as such.
         batch_multiple: Rows are padded to a multiple, so that a mesh divides them.
+        keep: Turns the jitted function into one that does the same, such as one whose
+            programs are kept on disk; its arguments `STATIC` are part of the program.
 
     Raises:
         ValueError: A stop sequence is empty.
@@ -51,13 +55,15 @@ class Decoder:
         *,
         stop_sequences: Sequence[Sequence[int]] = (),
         batch_multiple: int = 1,
+        keep: Callable[[Callable[..., jax.Array]], Callable[..., jax.Array]]
+        | None = None,
     ) -> None:
         self._stops = stop_table(stop_token_ids, stop_sequences)
         self._multiple = batch_multiple
-        self._run = jax.jit(
-            functools.partial(_generate, stacked, self._stops),
-            static_argnames=("capacity", "is_greedy", "filters"),
+        self._jitted = jax.jit(
+            functools.partial(_generate, stacked, self._stops), static_argnames=STATIC
         )
+        self._run = keep(self._jitted) if keep else self._jitted
 
     def generate(
         self,
@@ -109,7 +115,7 @@ class Decoder:
     @property
     def programs(self) -> int:
         """Number of programs that were compiled so far."""
-        return self._run._cache_size()
+        return self._jitted._cache_size()
 
 
 def _generate(

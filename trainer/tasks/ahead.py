@@ -1,8 +1,8 @@
 """Programs compiled before the first step: one for each length of a batch to come.
 
-Turns jitted functions, and the lengths of the batches that they will get, into compiled
-programs, which JAX finds again when such a batch is there: a call of the same function
-with arguments of the same shapes and shardings. It refuses to know what they compute.
+Turns functions, and the lengths of the batches that they will get, into compiled
+programs, which the functions find again when such a batch is there. It refuses to know
+what they compute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from trainer.data.sharing import Share
 from trainer.distribution.joining import advance
 from trainer.model.state import Arrays
 from trainer.tasks.feed import first_position
-from trainer.tasks.program import Step, batch_shapes
+from trainer.tasks.kept_programs import Program
+from trainer.tasks.program import batch_shapes
 from trainer.tasks.session import Session
 from trainer.tasks.sharing import share_rows
 from trainer.training.loop import Progress
@@ -31,13 +32,13 @@ class Ahead:
 
     Attributes:
         name: Of the program, for people and for `events.jsonl`.
-        function: Jitted.
+        function: The function.
         arguments: Returns its arguments for batches of a length; shapes will do.
         lengths: Of the batches that it will get.
     """
 
     name: str
-    function: Any  # jax.jit's type is private
+    function: Program
     arguments: Callable[[int], tuple[Any, ...]]
     lengths: Sequence[int]
 
@@ -45,7 +46,7 @@ class Ahead:
 def step_ahead(
     session: Session,
     stream: TrainingStream,
-    step: Step,
+    step: Program,
     state: TrainState,
     frozen: Arrays,
     *,
@@ -56,7 +57,7 @@ def step_ahead(
     Args:
         session: What the step was built from.
         stream: The training batches.
-        step: The jitted step.
+        step: The step.
         state: Its first argument.
         frozen: Its second.
         progress: What has been done.
@@ -105,7 +106,7 @@ def compile_ahead(
         # the longest first: what does not fit is known at once
         for length in sorted(program.lengths, reverse=True):
             advance(f"the program of the {program.name} for {length} tokens")
-            program.function.lower(*program.arguments(length)).compile()
+            program.function.prepare(*program.arguments(length))
         seconds = time.perf_counter() - since
         lengths = sorted(program.lengths)
         facts = {"program": program.name, "lengths": lengths, "seconds": seconds}

@@ -61,6 +61,15 @@ def keep_compiled_programs(choice: str, say: Callable[[str], None]) -> str | Non
     return None if directory is None else str(directory)
 
 
+def own_directory() -> pathlib.Path | None:
+    """Return the directory that JAX was pointed at; None where it is not one of ours.
+
+    One of ours belongs to this user, this kind of processor and this JAX.
+    """
+    path = pathlib.Path(jax.config.jax_compilation_cache_dir or "")
+    return path if _OURS.fullmatch(path.name) else None
+
+
 def fingerprint(cpuinfo: pathlib.Path = CPUINFO) -> str:
     """Return a name for what a compiled program depends on and JAX's key leaves out.
 

@@ -5,14 +5,17 @@ Turns weights into named numbers and texts. Sums of all batches are divided once
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from gemma.chat import ChatFormat
-from gemma.decoding import Decoder, Sampler
+from gemma.decoding import STATIC, Decoder, Sampler
 from trainer.config.errors import DataError
 from trainer.config.schema import GenerateConfig
 from trainer.data.evaluation import EvaluationSet
@@ -21,6 +24,7 @@ from trainer.distribution.joining import advance
 from trainer.distribution.rows import local_sequences
 from trainer.model.objective import evaluation_sums
 from trainer.tasks.ahead import Ahead
+from trainer.tasks.kept_programs import Program, Shelf, shelf_of
 from trainer.tasks.program import evaluation_shapes
 from trainer.tasks.session import Session
 from trainer.tracking import read_metrics
@@ -36,10 +40,15 @@ class Evaluator:
     def __init__(self, session: Session, held_out: EvaluationSet) -> None:
         self._mesh = session.mesh
         self._held_out = held_out
-        self._sums = evaluation_sums(
-            session.model,
-            chunk_tokens=session.config.trainer.loss_chunk_tokens,
-            end_of_turn=session.tokenizer.end_of_turn_id,
+        end_of_turn = session.tokenizer.end_of_turn_id
+        self._sums = Program(
+            evaluation_sums(
+                session.model,
+                chunk_tokens=session.config.trainer.loss_chunk_tokens,
+                end_of_turn=end_of_turn,
+            ),
+            shelf_of(session, "evaluation", end_of_turn),
+            varies=lambda weights, batch: batch["token_ids"].shape,
         )
 
     def ahead(self, weights: Weights) -> Ahead:
@@ -132,10 +141,12 @@ class Answerer:
             min_p=settings.min_p,
         )
         self._chat = ChatFormat(tokenizer) if is_chat else None
+        stops = [tokenizer.end_token_id, tokenizer.end_of_turn_id]
         self._decoder = Decoder(
             session.model.stacked,
-            [tokenizer.end_token_id, tokenizer.end_of_turn_id],
+            stops,
             batch_multiple=session.mesh.devices.shape[0],
+            keep=functools.partial(_kept, shelf_of(session, "answers", *stops)),
         )
 
     def __call__(self, weights: Weights, prompts: Sequence[str]) -> list[str]:
@@ -155,3 +166,14 @@ class Answerer:
             return self._chat.prompt(prompt)
         content = self._tokenizer.encode_content([prompt])[0].tolist()
         return [self._tokenizer.start_token_id, *content]
+
+
+def _kept(
+    shelf: Shelf | None, function: Callable[..., jax.Array]
+) -> Callable[..., jax.Array]:
+    """Return a decoder's function with its programs kept."""
+
+    def varies(weights: Weights, token_ids: np.ndarray, **more: Any) -> Hashable:  # noqa: ANN401
+        return token_ids.shape, *(more[name] for name in STATIC)
+
+    return Program(function, shelf, varies=varies, static=STATIC)

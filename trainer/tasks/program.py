@@ -19,6 +19,7 @@ from trainer.distribution.mesh import batch_sharding
 from trainer.model.assemble import split
 from trainer.model.objective import training_loss
 from trainer.model.state import Arrays
+from trainer.tasks.kept_programs import Program, shelf_of
 from trainer.tasks.session import Assembly, assemble
 from trainer.tasks.state import build_optimizer, state_shardings
 from trainer.training.optimizer import StackedOptimizer
@@ -95,6 +96,16 @@ def build_step(parts: Assembly, optimizer: StackedOptimizer) -> Step:
         state_shardings=state_shardings(model, optimizer),
         replicated=model.placement.replicated(),
         skip_spikes=config.trainer.skip_spikes,
+    )
+
+
+def kept_step(parts: Assembly, optimizer: StackedOptimizer) -> Program:
+    """Return the step of a run with its programs kept, one a length of the batch."""
+    return Program(
+        build_step(parts, optimizer),
+        shelf_of(parts, "step"),
+        varies=lambda state, frozen, batch: batch["token_ids"].shape,
+        donated=(0,),
     )
 
 

@@ -32,7 +32,7 @@ from trainer.tasks.gauge import build_gauge
 from trainer.tasks.introduce import introduce
 from trainer.tasks.keeping import facts_of_run, go_on, keep, open_store, prepare_saves
 from trainer.tasks.profiling import profiled
-from trainer.tasks.program import Step, build_step
+from trainer.tasks.program import Step, kept_step
 from trainer.tasks.rhythm import rhythm_of
 from trainer.tasks.run_adapters import keep_settings, saved_settings
 from trainer.tasks.run_directory import RunDirectory
@@ -266,7 +266,7 @@ class Run:
         self, state: TrainState, frozen: Arrays, progress: Progress
     ) -> Step:
         """Return the step, compiled for every length that comes if none is skipped."""
-        step, stream = build_step(self.session, self.optimizer), self.data.train
+        step, stream = kept_step(self.session, self.optimizer), self.data.train
         first = step_ahead(self.session, stream, step, state, frozen, progress=progress)
         programs = [first]
         if self.evaluator and self.config.trainer.eval_every_steps:
