@@ -108,3 +108,16 @@ def test_a_trained_base_is_never_quantized():
 def test_an_int4_base_has_no_fewer_bits():
     search = search_of("gemma2_27b_en", quantize="int4", limit=GIB)
     assert not any("quantize" in change.words for change in search.changes())
+
+
+@pytest.mark.parametrize(
+    "shape, better, changed", [((8, 1), (1, 8), {}), ((1, 8), (4, 2), {"lora": None})]
+)
+def test_another_mesh_is_advised_with_what_it_gives(shape, better, changed):
+    search = search_of(shape=shape, limit=3 * GIB, **changed)
+    found = {change.words: change.total for change in search.changes()}
+    words = f"mesh={better[0]}x{better[1]}"
+    assert found[words] == search.plan.estimate(better).total
+    assert found[words] < search.plan.estimate(shape).total
+    with_room = search_of(shape=better, limit=3 * GIB, **changed)
+    assert not any(change.words == words for change in with_room.changes())
