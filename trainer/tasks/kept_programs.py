@@ -21,6 +21,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
+import keras
 from jax import export
 
 import gemma
@@ -211,7 +212,8 @@ def _tracing() -> tuple[object, ...]:
         for name, value in jax.config.values.items()
         if not any(word in name for word in _OF_PLACES)
     )
-    return *versions, *options
+    defaults = keras.config.floatx(), keras.config.epsilon()
+    return *versions, *defaults, *options
 
 
 @functools.cache

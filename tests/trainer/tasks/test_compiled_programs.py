@@ -9,7 +9,6 @@ import jax
 import jax.monitoring
 import jax.numpy as jnp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from trainer.tasks import compiled_programs
 from trainer.tasks.compiled_programs import (
@@ -18,28 +17,14 @@ from trainer.tasks.compiled_programs import (
     keep_compiled_programs,
 )
 
-OPTIONS = (
-    "jax_compilation_cache_dir",
-    "jax_compilation_cache_max_size",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 TWO_AT_ONCE = """
 import sys, jax, jax.numpy as jnp
 from trainer.tasks.compiled_programs import keep_compiled_programs
 keep_compiled_programs(sys.argv[1], print)
 print([float(jax.jit(lambda x: (x * n).sum())(jnp.ones(9))) for n in range(4)])
 """
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    """JAX's settings are the process's: give them back, and what was compiled."""
-    before = {name: getattr(jax.config, name) for name in OPTIONS}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture
@@ -209,18 +194,21 @@ def test_two_processes_share_a_directory(repository, tmp_path):
 
 def test_a_run_from_the_cache_equals_one_compiled_afresh(runs, tmp_path, misses):
     compiled = {}
-    for name in ("afresh", "again"):
+    for name in ("afresh", "again", "without"):
         jax.clear_caches()  # nothing but the directory remembers a program
         misses.clear()
-        cache = f"trainer.compilation_cache={tmp_path / 'cache'}"
+        place = "none" if name == "without" else tmp_path / "cache"
+        cache = f"trainer.compilation_cache={place}"
         words = ("trainer.num_train_steps=2", "artifacts.preset=false")
         assert runs.here(f"run.name={name}", cache, *words) == 0
         compiled[name] = len(misses)
     assert compiled["afresh"] > 10 and compiled["again"] == 0
-    assert runs.losses("again") == runs.losses("afresh")
-    assert runs.evaluations("again") == runs.evaluations("afresh")
-    first, second = (
+    assert len(list(tmp_path.glob("cache/*/*/traced/*.stablehlo"))) >= 3
+    for name in ("again", "without"):
+        assert runs.losses(name) == runs.losses("afresh")
+        assert runs.evaluations(name) == runs.evaluations("afresh")
+    first, second, third = (
         (runs.root / name / "artifacts/lora/adapter.lora.h5").read_bytes()
-        for name in ("afresh", "again")
+        for name in ("afresh", "again", "without")
     )
-    assert first == second
+    assert first == second == third

@@ -169,11 +169,8 @@ class TestWhatDecides:
     """Whether two starts ask for the same programs."""
 
     @pytest.fixture(autouse=True)
-    def kept(self, tmp_path):
-        before = jax.config.jax_compilation_cache_dir
+    def kept(self, tmp_path, own_cache):
         keep_compiled_programs(str(tmp_path), print)
-        yield
-        jax.config.update("jax_compilation_cache_dir", before)
 
     @staticmethod
     def asked(*words, more=("step",)):
