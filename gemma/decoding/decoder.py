@@ -23,7 +23,7 @@ from gemma.decoding.stopping import (
     stop_table,
     until_stop,
 )
-from gemma.layers.token_embedding import unembed
+from gemma.layers.token_embedding import unembed_one_token
 from gemma.stacked import Stacked
 from gemma.stacked.cached import DecodingState, decode, prefill
 from gemma.stacked.forward import Weights
@@ -55,8 +55,7 @@ class Decoder:
         *,
         stop_sequences: Sequence[Sequence[int]] = (),
         batch_multiple: int = 1,
-        keep: Callable[[Callable[..., jax.Array]], Callable[..., jax.Array]]
-        | None = None,
+        keep: Callable[[Run], Run] | None = None,
     ) -> None:
         self._stops = stop_table(stop_token_ids, stop_sequences)
         self._multiple = batch_multiple
@@ -114,7 +113,7 @@ class Decoder:
 
     @property
     def programs(self) -> int:
-        """Number of programs that were compiled so far."""
+        """Number of programs that were compiled so far, without `keep`."""
         return self._jitted._cache_size()
 
 
@@ -139,7 +138,7 @@ def _generate(
 
     def choose(hidden: jax.Array, step: jax.Array) -> jax.Array:
         cap = stacked.config.final_logit_soft_cap
-        logits = unembed(hidden, table, soft_cap=cap)
+        logits = unembed_one_token(hidden, table, soft_cap=cap)
         if is_greedy:
             return likeliest(logits)
         keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, step)
