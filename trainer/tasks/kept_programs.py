@@ -2,14 +2,15 @@
 
 Turns a jitted function and what it is made from into one whose programs are kept as
 `jax.export` writes them, StableHLO and no code: JAX's own cache finds a compiled
-program only after tracing and lowering, which take as long as all the rest of a second
-start. What is kept is found by the configuration, the model, the devices, the arguments
+program only after tracing and lowering, a quarter to a third of a second start. What is
+kept is found by the configuration, the model, the devices, the arguments
 and this project's source. It refuses to be a reason for a run to stop: what cannot be
 exported, read or written is traced as ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -17,18 +18,17 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import keras
 from jax import export
 
-import gemma
-import trainer
 from gemma.decoding.sampling import SamplerValues
 from gemma.quantized.array import QuantizedArray
 from trainer.config.identity import deciding_keys
+from trainer.distribution.facts import code_hash
 from trainer.tasks.compiled_programs import own_directory
 from trainer.tasks.session import Assembly
 from trainer.training.step import StepSums, TrainState
@@ -36,18 +36,13 @@ from trainer.training.step import StepSums, TrainState
 MOST_KEPT = 500  # programs; those used longest ago go first
 FOLDER = "traced"
 ENDING = ".stablehlo"
-_PACKAGES = (gemma, trainer)
 _LIBRARIES = ("jax", "jaxlib", "keras", "ml_dtypes", "numpy")
-_OF_PLACES = ("cache", "_dir", "coordin", "log")  # options that no program depends on
+_SOURCE = code_hash()  # at the import: what is edited later is not what runs
 _DIGEST_BYTES = 32
 
 
 class Program:
-    """A jitted function whose programs are kept, one for each shape.
-
-    Attributes:
-        lower: Of the function, as ever.
-    """
+    """A jitted function whose programs are kept, one for each shape."""
 
     def __init__(
         self,
@@ -67,7 +62,6 @@ class Program:
             static: Names of arguments that are part of a program.
             donated: Indices of the arguments that the function is given for good.
         """
-        self.lower = function.lower
         self._function, self._shelf = function, shelf
         self._varies, self._static, self._donated = varies, static, donated
         self._programs: dict[Hashable, Any] = {}
@@ -140,6 +134,8 @@ class Shelf:
         try:
             exported = export.export(function)(*args, **kwargs)
             whole = bytes(exported.serialize())
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001  # not every program can be
             return None
         self._write(path, hashlib.sha256(whole).digest() + whole)
@@ -153,10 +149,10 @@ class Shelf:
         """Write a file whole or not at all, and remove what is too many."""
         try:
             self._place.mkdir(mode=0o700, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self._place)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(temporary, path)
+            with tempfile.TemporaryDirectory(dir=self._place.parent) as scratch:
+                temporary = pathlib.Path(scratch) / path.name
+                temporary.write_bytes(content)
+                temporary.replace(path)
             kept = sorted(
                 self._place.iterdir(), key=lambda entry: entry.stat().st_mtime
             )
@@ -169,12 +165,15 @@ class Shelf:
 def shelf_of(parts: Assembly, *more: object) -> Shelf | None:
     """Return where programs made from an assembly are kept; None where none are.
 
+    Several processes trace as ever: all have to compile one program, and one of them
+    may have no directory.
+
     Args:
         parts: What they are made from.
         more: What else they are made from, in a form that `repr` tells apart.
     """
     directory = own_directory()
-    if directory is None:
+    if directory is None or jax.process_count() > 1:
         return None
     _register_trees()
     model = parts.model
@@ -187,7 +186,7 @@ def shelf_of(parts: Assembly, *more: object) -> Shelf | None:
         [(d.platform, d.device_kind, d.id) for d in parts.mesh.devices.flat],
         more,
     )
-    return Shelf(directory / FOLDER, repr((_source(), _tracing(), facts)))
+    return Shelf(directory / FOLDER, repr((_SOURCE, _tracing(), facts)))
 
 
 def _read(path: pathlib.Path) -> export.Exported | None:
@@ -198,9 +197,12 @@ def _read(path: pathlib.Path) -> export.Exported | None:
         if hashlib.sha256(whole).digest() != digest:
             return None
         exported = export.deserialize(bytearray(whole))
-        os.utime(path)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001  # whatever is wrong with it, it is traced again
         return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # in use
     return exported
 
 
@@ -210,24 +212,10 @@ def _tracing() -> tuple[object, ...]:
     options = sorted(
         (name, repr(value))
         for name, value in jax.config.values.items()
-        if not any(word in name for word in _OF_PLACES)
+        if not ("cache" in name or name.endswith("_dir") or name.startswith("jax_log"))
     )
     defaults = keras.config.floatx(), keras.config.epsilon()
     return *versions, *defaults, *options
-
-
-@functools.cache
-def _source() -> str:
-    """Return a digest of this project's own source."""
-    total = hashlib.sha256()
-    for path in sorted(_modules()):
-        total.update(path.read_bytes() + b"\0")
-    return total.hexdigest()
-
-
-def _modules() -> Iterator[pathlib.Path]:
-    for package in _PACKAGES:
-        yield from pathlib.Path(package.__path__[0]).rglob("*.py")
 
 
 def _signature(args: tuple, kwargs: dict[str, Any]) -> str:

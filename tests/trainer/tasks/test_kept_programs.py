@@ -1,6 +1,7 @@
 """Programs that are kept before they are compiled: found, traced, and the same."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from gemma.quantized.array import QuantizedArray
 from gemma.quantized.grid import quantize
 from trainer.__main__ import compose
+from trainer.distribution.facts import code_hash
 from trainer.tasks import kept_programs
 from trainer.tasks.compiled_programs import keep_compiled_programs
 from trainer.tasks.kept_programs import Program, Shelf, shelf_of
@@ -91,6 +93,15 @@ def test_what_is_donated_is_gone(starts):
         x = jnp.asarray(X)
         starts.program(donated=(0,))(x)
         assert x.is_deleted()
+
+
+def test_nothing_half_written_stays(starts, monkeypatch):
+    def fails(self, target):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "replace", fails)
+    starts.program()(X)
+    assert [p for p in starts.place.parent.rglob("*") if p.is_file()] == []
 
 
 @pytest.mark.parametrize("harm", ["torn", "flipped", "empty", "other bytes"])
@@ -195,13 +206,18 @@ class TestWhatDecides:
         words = ("run.name=other", "tracker=wandb", "debug=true", "plan.confirm=true")
         assert self.asked(*words) == self.asked()
 
-    def test_so_do_other_options_of_jax_other_facts_and_other_source(self, monkeypatch):
+    def test_so_do_other_options_of_jax_and_other_facts(self):
         one = self.asked()
         assert self.asked(more=("step", 7)) != one
         with jax.default_matmul_precision("highest"):
             assert self.asked() != one
-        monkeypatch.setattr(kept_programs, "_source", lambda: "edited")
-        assert self.asked() != one
+        jax.config.update("jax_use_direct_linearize", False)
+        try:
+            assert self.asked() != one
+        finally:
+            jax.config.update("jax_use_direct_linearize", True)
+        assert self.asked() == one
+        assert code_hash() in one
 
     def test_another_model_of_the_same_name_is_another(self):
         parts = assembly()
@@ -212,12 +228,11 @@ class TestWhatDecides:
         changed = dataclasses.replace(parts, model=model)
         assert shelf_of(changed)._made_from != shelf_of(parts)._made_from
 
+    def test_several_processes_trace_as_ever(self, monkeypatch):
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        assert shelf_of(assembly()) is None
+
     def test_without_a_directory_nothing_is_kept(self):
         parts = assembly()
         keep_compiled_programs("none", print)
         assert shelf_of(parts) is None
-
-
-def test_the_source_is_every_module_of_the_project():
-    names = {path.name for path in kept_programs._modules()}
-    assert {"step.py", "forward.py", "kept_programs.py", "decoder.py"} <= names
