@@ -109,11 +109,11 @@ def _about(rounds: int) -> list[str]:
         f"{HEADS} heads of {HEAD_DIM} over {KV_HEADS}, soft cap, float32, segment ids.",
         "`whole` keeps all scores at once, which is how every layer attended before;",
         f"`blocked` takes blocks of {LARGEST_BLOCK} places and what they see, and is",
-        "`whole` up to that length. Time is processor time of all cores, since others",
-        f"worked on them too, the least of {rounds} runs in turns; memory is what a",
-        "program reserves beside arguments and results. Each line does the work of as",
-        "many tokens: a column that stays flat grows with the tokens, one that doubles",
-        "from line to line with their square.",
+        "`whole` up to that length. Time is processor time of all cores, the least",
+        f"of {rounds} runs in turns; memory is what a program reserves beside its",
+        "arguments and results. Each line does the work of as many tokens: a column",
+        "that stays flat grows with the tokens, one that doubles from line to line",
+        "with their square.",
     ]
 
 
