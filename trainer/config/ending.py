@@ -75,6 +75,8 @@ def _told(error: BaseException) -> tuple[str, int]:
         error = _out_of_memory(error)
     if isinstance(error, RunError):
         return error.message(), error.exit_code
+    if (told := interruption.raised()) is not None:
+        return told.message(), told.exit_code
     return _bug(error), BUG
 
 

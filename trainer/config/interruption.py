@@ -59,6 +59,7 @@ class _State:
     has_begun = False
     is_shielded = False
     told: Interrupted | None = None
+    was_raised = False
     ask: Callable[[signal.Signals], None] | None = None
     code: int | None = None
 
@@ -99,6 +100,14 @@ def was_told() -> bool:
     return _State.told is not None
 
 
+def raised() -> Interrupted | None:
+    """Return what was raised in the main thread for a signal, if anything was.
+
+    Other code may have made an error of its own of it: h5py 3.16 does in a comparison.
+    """
+    return _State.told if _State.was_raised else None
+
+
 @contextlib.contextmanager
 def handling() -> Iterator[None]:
     """Answer signals meanwhile, also in a process that does not `listen`."""
@@ -110,7 +119,7 @@ def handling() -> Iterator[None]:
     try:
         yield
     finally:
-        _State.has_begun, _State.told = begun, None
+        _State.has_begun, _State.told, _State.was_raised = begun, None, False
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -155,6 +164,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if _State.ask is not None:
         _State.ask(told.signal)
     elif not _State.is_shielded:
+        _State.was_raised = True
         raise told
 
 

@@ -80,6 +80,37 @@ def test_with_nothing_to_save_what_is_open_is_closed(signalled, number, code):
     assert "the same command goes on" in shown
 
 
+def test_an_interruption_that_became_another_error_is_one(signalled):
+    work = """
+def convert():
+    try:
+        wait()
+    except BaseException:
+        raise TypeError("operation not defined") from None
+
+end(convert, debug=False)
+"""
+    code, _, shown = signalled(work, signal.SIGTERM)
+    assert code == 83
+    assert "preempted (exit code 83)" in shown and "bug" not in shown
+
+
+def test_a_bug_while_work_is_kept_stays_a_bug(signalled):
+    work = """
+def asked(number):
+    raise TypeError("a bug of ours")
+
+def work():
+    interruption.ask_instead(asked)
+    wait()
+
+end(work, debug=False)
+"""
+    code, _, shown = signalled(work, signal.SIGTERM)
+    assert code == 1
+    assert "a bug of the trainer" in shown and "TypeError: a bug of ours" in shown
+
+
 def test_a_computation_that_no_handler_interrupts_is_ended(signalled):
     work = (
         "when_ending(lambda code: print(f'the others are told {code}', flush=True))\n"
