@@ -3,9 +3,9 @@
 Turns a jitted function and what it is made from into one whose programs are kept as
 `jax.export` writes them, StableHLO and no code: JAX's own cache finds a compiled
 program only after tracing and lowering, a quarter to a third of a second start. What is
-kept is found by the configuration, the model, the devices, the arguments
-and this project's source. It refuses to be a reason for a run to stop: what cannot be
-exported, read or written is traced as ever.
+kept is found by the configuration, the model, the devices, the arguments and this
+project's source. It refuses to be a reason for a run to stop: what cannot be exported,
+read or written is traced as ever.
 """
 
 from __future__ import annotations

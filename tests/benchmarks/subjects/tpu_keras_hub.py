@@ -32,7 +32,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 from keras.src.backend.common import global_state  # noqa: E402
 from subjects.compiled_memory import bytes_a_chip  # noqa: E402
 
-NINE_B = {
+NINE_B = {  # by KerasHub's names and not from our table: a peer imports nothing of ours
     "vocabulary_size": 256_000,
     "num_query_heads": 16,
     "num_key_value_heads": 8,
