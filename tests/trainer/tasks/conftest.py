@@ -8,19 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from trainer.__main__ import compose
 from trainer.run import run
 
-CACHE_OPTIONS = (
-    "jax_compilation_cache_dir",
-    "jax_compilation_cache_max_size",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
 SMALL = (
     "mesh=2x4",
     "trainer.num_train_steps=6",
@@ -115,13 +107,3 @@ def finished(runs_below, tmp_path_factory):
     made = runs_below(tmp_path_factory.mktemp("finished"))
     assert made.here("run.name=whole") == 0
     return made
-
-
-@pytest.fixture
-def own_cache():
-    """JAX's settings are the process's: give them back, and what was compiled."""
-    before = {name: getattr(jax.config, name) for name in CACHE_OPTIONS}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()

@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -174,6 +176,32 @@ def assembly(*words):
     """Return what a step of the tiny preset is made from."""
     config = compose(["preset=gemma2_tiny_en", "mesh=1x1", *words])
     return step_program(config, jax.devices()[:1]).parts
+
+
+LOWERED = """
+import sys
+from trainer.__main__ import compose
+from trainer.tasks.compiled_programs import keep_compiled_programs
+from trainer.tasks.program import kept_step, step_program
+import jax
+keep_compiled_programs(sys.argv[1], print)
+program = step_program(compose(["preset=gemma2_tiny_en"]), jax.devices()[:1])
+step = kept_step(program.parts, program.optimizer)
+function = step._for(program.arguments(), {})
+print(function.lower(*program.arguments()).as_text())
+"""
+
+
+def test_another_process_finds_what_one_has_kept(tmp_path):
+    command = [sys.executable, "-c", LOWERED, tmp_path]
+    first = subprocess.run(command, check=True, capture_output=True, text=True)
+    (kept,) = tmp_path.rglob("*.stablehlo")
+    written = kept.stat()
+    second = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert second.stdout == first.stdout != ""
+    assert list(tmp_path.rglob("*.stablehlo")) == [kept]
+    assert kept.stat().st_ino == written.st_ino  # what is written replaces the file
+    assert kept.stat().st_mtime_ns > written.st_mtime_ns  # what is read was in use
 
 
 class TestWhatDecides:
